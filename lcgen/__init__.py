@@ -1,0 +1,1 @@
+"""Latent constraints: learn afterwards where in a VAE's latent space a wish holds, and sample there."""

@@ -1,0 +1,13 @@
+"""The two ways a run ends early with a sentence instead of a traceback."""
+
+
+class InputError(ValueError):
+  """What the user asked for cannot be done; the message names the value and the way out."""
+
+
+class NonFiniteError(FloatingPointError):
+  """A loss or a parameter is no longer finite; the message names phase, step, term and seed."""
+
+
+class MissingDataError(InputError):
+  """A data set is not there; the message names the folder looked in and the ways out."""

@@ -1,0 +1,286 @@
+"""The phases in order, and what each hands to the next."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from lcgen import calibration, checkpoint, errors, evaluate, loop, metrics, parallel, report, sampling
+from lcgen import config as configs
+from lcgen import state as states
+from lcgen.data import images as ranges
+from lcgen.data import sources
+from lcgen.phases import Phases
+
+_log = logging.getLogger(__name__)
+
+STAGES = ("all", "vae", "actor_critic", "classifier", "evaluate", "report", "inspect")
+_GRID = 10  # images a side in the figures
+
+
+def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
+  """Runs one stage, or all of them, in a workdir; finished work is not done again.
+
+  Args:
+    config: from `config.checked`.
+    workdir: where everything goes; made if it is not there.
+    stage: one of `STAGES` but `inspect`, which is `inspection.run`.
+
+  Raises:
+    InputError: where config, workdir and data do not fit together; nothing has been written then.
+    NonFiniteError: where training broke down; the last good checkpoint is kept.
+  """
+  known = check_workdir(config, workdir)
+  results = workdir / "results.json"
+  if stage == "all" and known == config and results.exists():
+    stage = "report"
+  if stage == "report":
+    report.build(workdir)
+    return
+  data = load_data(config)
+  check_fit(config, data.facts)
+  if known != config:
+    results.unlink(missing_ok=True)
+    report.write_json(workdir / "config.json", config)
+  Experiment(config, workdir, data).run(stage)
+  if stage in ("all", "evaluate"):
+    report.build(workdir)
+
+
+def check_workdir(config: dict[str, Any], workdir: epath.Path) -> dict[str, Any] | None:
+  """The config that the workdir was made with, None for a new one.
+
+  Raises:
+    InputError: where it belongs to another config.
+  """
+  known = configs.read(workdir)
+  if known is not None and (differing := configs.differences(known, config)):
+    raise errors.InputError(
+      f"--workdir={workdir} belongs to another config ({'; '.join(differing[:3])}"
+      f"{'; ...' if len(differing) > 3 else ''}); choose another --workdir, or remove this one"
+    )
+  return known
+
+
+def load_data(config: dict[str, Any]) -> sources.Dataset:
+  """The data set that a config asks for."""
+  section = config["data"]
+  return sources.load(
+    section["source"],
+    section["name"],
+    section["dir"],
+    validation=section["validation"],
+    test=section["test"],
+    train_limit=section["train_limit"],
+    test_limit=section["test_limit"],
+  )
+
+
+def check_fit(config: dict[str, Any], facts: sources.Facts) -> None:
+  """Raises an InputError where a batch does not fit the data or the devices."""
+  for name in ("vae", "actor_critic", "classifier", "judge"):
+    section = config["evaluate"]["judge"] if name == "judge" else config[name]
+    path = "evaluate.judge" if name == "judge" else name
+    rows = section["batch_size"] * section.get("critic_steps", 1)
+    if rows > facts.train:
+      times = " x critic_steps" if "critic_steps" in section else ""
+      raise errors.InputError(
+        f"config.{path}.batch_size={section['batch_size']}: a step takes {rows} images (batch_size{times}), but there are "
+        f"only {facts.train} training images; make it smaller"
+      )
+    shards = parallel.make_mesh(config["seeds"]).shape[parallel.DATA]
+    if section["batch_size"] % shards:
+      raise errors.InputError(
+        f"config.{path}.batch_size={section['batch_size']}: must be a multiple of {shards}, the devices it is spread over"
+      )
+  for split in ("validation", "test"):
+    if getattr(facts, split) == 0:
+      raise errors.InputError(f"config.data.{split}: leaves no image for {split}; make it larger, or raise the limits")
+
+
+class Experiment:
+  """One config in one workdir, its data on the devices."""
+
+  def __init__(self, config: dict[str, Any], workdir: epath.Path, data: sources.Dataset):
+    self._config, self._workdir, self._data = config, workdir, data
+    self._phases = Phases(config, data.facts)
+    self._mesh = parallel.make_mesh(config["seeds"])
+    self._metrics = report.MetricsFile(workdir / "metrics.jsonl")
+    self._timing: dict[str, loop.Timing] = {}
+    rows = {"image": data.train.images, "label": data.train.labels}
+    self._rows = jax.device_put(rows, parallel.replicated(self._mesh))
+
+  def run(self, stage: str) -> None:
+    """Trains what the stage asks for; `evaluate` and `all` end with `results.json` and `samples.npz`."""
+    phases, asked = self._phases, lambda name: stage in ("all", name)
+    vae_state = self._state(phases.vae(), asked("vae"), self._validation_elbo())
+    frozen = self._freeze(vae_state.variables)
+    if stage == "vae":
+      return
+    game = self._state(phases.actor_critic(frozen), asked("actor_critic"))
+    if stage == "actor_critic":
+      return
+    frozen = frozen.replace(actor={"params": game.actor_average})
+    accuracy = self._validation_accuracy(phases.networks.classifier)
+    classifiers = {
+      arm: self._state(phases.classifier(arm, frozen), asked("classifier"), accuracy).variables
+      for arm in self._config["classifier"]["arms"]
+    }
+    if stage == "classifier":
+      return
+    judge = self._state(phases.judge(), True, self._validation_accuracy(phases.networks.judge))
+    self._evaluate(frozen, classifiers, judge.variables)
+
+  def _state(self, phase: loop.Phase, train: bool, validate: loop.Validate | None = None) -> Any:
+    """The phase's final state: trained to its end where asked for, else as it was saved."""
+    directory = self._workdir / "checkpoints" / phase.name
+    if train:
+      state, timing = loop.train(
+        phase,
+        self._rows,
+        self._phases.prepare,
+        validate,
+        seeds=self._phases.seeds,
+        mesh=self._mesh,
+        pace=loop.Pace(**{name: self._config["train"][name] for name in ("chunk_steps", "checkpoint_steps")}),
+        directory=directory,
+        metrics=self._metrics,
+      )
+    else:
+      state, timing = loop.finished(phase, len(self._data.train), self._mesh, directory)
+    self._timing[phase.name] = timing
+    return state
+
+  def _mapped(self, function: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
+    return jax.jit(parallel.over_seeds(function, self._mesh, in_axes))
+
+  def _batches(self, split: sources.Split) -> list[evaluate.Batch]:
+    size = min(self._config["evaluate"]["batch_size"], len(split))
+    return evaluate.batches(split, size, parallel.replicated(self._mesh))
+
+  def _correct(self, model: Any) -> Callable[[Any, evaluate.Batch], jax.Array]:
+    """`(variables, batch) -> [S]` correct predictions; compiled once for all sets and repetitions."""
+
+    def count(variables, batch):
+      logits = model.apply(variables, self._phases.prepare(batch)["image"])
+      return metrics.count_correct(logits, batch["label"], batch["mask"])
+
+    return self._mapped(count, 0, None)
+
+  def _validation_accuracy(self, model: Any) -> loop.Validate:
+    count, batches = self._correct(model), self._batches(self._data.validation)
+    size = len(self._data.validation)
+    return lambda state: {"accuracy": evaluate.total(lambda batch: count(state.variables, batch), batches) / size}
+
+  def _validation_elbo(self) -> loop.Validate:
+    """The training objective on the validation images, with the same noise in every epoch."""
+    model, objective = self._phases.networks.vae, self._phases.objective()
+
+    def loss(variables, key, batch):
+      images = self._phases.prepare(batch)["image"]
+      per_image, _ = objective(images, model.apply(variables, images, key))
+      return jnp.where(batch["mask"], per_image, 0).sum()
+
+    mapped, keys, batches = self._mapped(loss, 0, 0, None), self._phases.keys("evaluate"), self._batches(self._data.validation)
+    size = len(self._data.validation)
+    return lambda state: {"loss": evaluate.total(lambda batch: mapped(state.variables, keys, batch), batches) / size}
+
+  def _freeze(self, variables: Any) -> states.Frozen:
+    """The trained VAE with its latents' statistics, which are found once and stored beside it."""
+    phases, calibrate = self._phases, self._config["vae"]["calibrate"]
+
+    def count(variables, key, batch):
+      images = phases.prepare(batch)["image"]
+      output = phases.networks.vae.apply(variables, images, key)
+      return {
+        "scale": jnp.where(batch["mask"][:, None], output.posterior.scale, 0).sum(axis=0),
+        "decoded": calibration.histogram(ranges.from_model(output.images), batch["mask"]),
+        "data": calibration.histogram(ranges.from_model(images), batch["mask"]),
+      }
+
+    def conclude(counts):
+      table = calibration.fit(counts["decoded"], counts["data"]) if calibrate else calibration.identity()
+      return {"posterior_scale": counts["scale"] / len(self._data.train), "calibration": table}
+
+    def find():
+      counted, keys = self._mapped(count, 0, 0, None), phases.keys("statistics")
+      counts = evaluate.total(lambda batch: counted(variables, keys, batch), self._batches(self._data.train))
+      return self._mapped(conclude, 0)(counts)
+
+    directory = self._workdir / "checkpoints" / "statistics"
+    return states.Frozen(variables, **checkpoint.cached(directory, find, parallel.per_seed(self._mesh)))
+
+  def _evaluate(self, frozen: states.Frozen, classifiers: dict[str, Any], judge: Any) -> None:
+    """Scores classifiers and samples; writes `samples.npz`, then `results.json`."""
+    networks, names = self._phases.networks, self._config["evaluate"]["sets"]
+    test = self._batches(self._data.test)
+    _log.info("evaluating on %s: %d test images", ", ".join(names), len(self._data.test))
+    count, judge_count = self._correct(networks.classifier), self._correct(networks.judge)
+    counts = {arm: functools.partial(count, variables) for arm, variables in classifiers.items()}
+    arms = evaluate.accuracies(counts, test, names)
+    judged = evaluate.accuracies({"judge": functools.partial(judge_count, judge)}, test, (evaluate.TEST,))
+    results = {
+      "seeds": list(self._phases.seeds),
+      "data": dataclasses.asdict(self._data.facts),
+      "samples": {"actor": self._sample_scores(frozen, judge, test)},
+      "judge": judged["judge"],
+      "arms": arms,
+      "timing": {name: timing.summary() for name, timing in self._timing.items()},
+    }
+    self._write_samples(frozen)
+    report.write_json(self._workdir / "results.json", results)
+
+  def _sample_scores(self, frozen: states.Frozen, judge: Any, test: list[evaluate.Batch]) -> dict[str, Any]:
+    """What the judge says of actor samples, one value a seed."""
+    networks, facts = self._phases.networks, self._data.facts
+    classes, per_class = len(facts.class_names), self._config["evaluate"]["samples_per_class"]
+
+    def score(frozen, judge, key, label):
+      labels = jnp.full(per_class, label)
+      key = jax.random.fold_in(key, label)
+      images = sampling.actor_images(key, labels, frozen, model=networks.vae, actor=networks.actor, classes=classes)
+      features, logits = networks.judge.apply(judge, ranges.to_model(images), method="score")
+      return features, logits.argmax(-1) == labels
+
+    def look(judge, batch):
+      return networks.judge.apply(judge, self._phases.prepare(batch)["image"], method="features")
+
+    scored, keys = self._mapped(score, 0, 0, 0, None), self._phases.keys("evaluate")
+    features, hits = zip(*(scored(frozen, judge, keys, label) for label in range(classes)), strict=True)
+    looked = self._mapped(look, 0, None)
+    real = jnp.concatenate([looked(judge, batch) for batch in test], axis=1)[:, : facts.test]
+    spread = jax.vmap(functools.partial(metrics.within_class_spread, classes=classes), in_axes=(0, None))
+    drawn_labels = jnp.repeat(jnp.arange(classes), per_class)
+    diversity = spread(jnp.concatenate(features, axis=1), drawn_labels) / spread(real, jnp.asarray(self._data.test.labels))
+    by_class = np.stack([np.asarray(hit).mean(axis=1) for hit in hits], axis=1)  # [S, K]
+    return {
+      "conditional_accuracy": by_class.mean(axis=1).tolist(),
+      "conditional_accuracy_by_class": by_class.tolist(),
+      "diversity": np.asarray(diversity).tolist(),
+    }
+
+  def _write_samples(self, frozen: states.Frozen) -> None:
+    """Images of the first repetition for the figures, uint8."""
+    networks, classes = self._phases.networks, len(self._data.facts.class_names)
+    frozen = jax.tree.map(lambda leaf: leaf[0], frozen)
+    prior_key, actor_key = jax.random.split(self._phases.keys("evaluate")[0])
+    stored = self._data.test.images[: 2 * _GRID]
+    originals = self._phases.prepare({"image": jnp.asarray(stored)})["image"]
+    latents = networks.vae.apply(frozen.vae, originals, method="encode").mean
+    prior = sampling.prior(prior_key, _GRID**2, networks.vae.latent_dim)
+    labels = jnp.repeat(jnp.arange(classes), _GRID)
+    decode = functools.partial(sampling.decode, frozen=frozen, model=networks.vae)
+    moved = sampling.actor_latents(actor_key, labels, frozen, actor=networks.actor, classes=classes)
+    images = {
+      "originals": ranges.from_model(originals),
+      "reconstructions": decode(latents),
+      "prior": decode(prior),
+      "actor": decode(moved),
+    }
+    report.write_arrays(self._workdir / "samples.npz", {name: np.asarray(ranges.to_uint8(unit)) for name, unit in images.items()})

@@ -1,0 +1,243 @@
+"""The only training loop. It knows no model: a phase brings its step, its state and what is frozen."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from lcgen import checkpoint, errors, parallel, report
+
+Validate = Callable[[Any], Mapping[str, jax.Array]]  # state -> {name: [S]}
+
+INIT_STEP = 0  # the key of step 0 makes the first parameters; training steps count from 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """What the loop needs to know to train something, all repetitions at once.
+
+  Attributes:
+    name: e.g. "vae" or "classifier/none"; names its checkpoints and its metrics.
+    step: `(state, frozen, batch, key) -> (state, metrics)`, one repetition.
+    init: `key -> state`, one repetition.
+    frozen: what the step only looks at, with a leading seed axis, or None.
+    keys: one key per repetition, `[S]`.
+    rows: images per step.
+    epochs: passes over the training set.
+  """
+
+  name: str
+  step: Callable[..., tuple[Any, dict[str, jax.Array]]]
+  init: Callable[[jax.Array], Any]
+  frozen: Any
+  keys: jax.Array
+  rows: int
+  epochs: int
+
+  def steps(self, size: int) -> int:
+    """All steps of the phase on `size` training images; an incomplete last batch of an epoch is left out."""
+    return size // self.rows * self.epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class Pace:
+  """How often the loop comes back to the host: steps per dispatch at most, and steps between checkpoints."""
+
+  chunk_steps: int
+  checkpoint_steps: int
+
+
+@dataclasses.dataclass
+class Timing:
+  """Seconds spent, summed over interruptions; `train_s` is the loop's time without compilation."""
+
+  compile_s: float = 0.0
+  train_s: float = 0.0
+  steps: int = 0
+
+  def summary(self) -> dict[str, float]:
+    """As `results.json` has it."""
+    return dataclasses.asdict(self) | {"ms_per_step": 1e3 * self.train_s / max(self.steps, 1)}
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+  """The order of the training set in one epoch, `[size]`: a function of seed and epoch alone."""
+  return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
+
+
+def init(phase: Phase, mesh: Mesh) -> Any:
+  """The phase's first state, with a leading seed axis, on the mesh."""
+  first = lambda key: phase.init(jax.random.fold_in(key, INIT_STEP))
+  return jax.jit(parallel.over_seeds(first, mesh, (0,)), out_shardings=parallel.per_seed(mesh))(phase.keys)
+
+
+def abstract_state(phase: Phase, mesh: Mesh) -> Any:
+  """Shapes and shardings of the phase's state, nothing allocated."""
+  return checkpoint.abstract(jax.eval_shape(lambda: init(phase, mesh)), parallel.per_seed(mesh))
+
+
+def chunk_lengths(steps_per_epoch: int, longest: int) -> list[int]:
+  """Cuts an epoch into chunks of at most `longest` steps: equal ones where possible, for each length is one compilation."""
+  fewest = -(-steps_per_epoch // longest)
+  chunks = next((n for n in range(fewest, 2 * fewest + 1) if steps_per_epoch % n == 0), fewest)
+  return [steps_per_epoch // chunks + (i < steps_per_epoch % chunks) for i in range(chunks)]
+
+
+def train(
+  phase: Phase,
+  data: Mapping[str, jax.Array],
+  prepare: Callable[[dict[str, jax.Array]], dict[str, jax.Array]],
+  validate: Validate | None,
+  *,
+  seeds: Sequence[int],
+  mesh: Mesh,
+  pace: Pace,
+  directory: epath.Path,
+  metrics: report.MetricsFile,
+) -> tuple[Any, Timing]:
+  """Trains a phase from where it was left to its end, and returns its state.
+
+  Args:
+    phase: what to train.
+    data: arrays of equal length N on the device, shared by all repetitions.
+    prepare: turns rows of `data` into a step's batch, inside the jitted step.
+    validate: called at the end of every epoch; what it returns is written with the metrics.
+    seeds: the repetitions' seeds, for the order of the data.
+    mesh: from `parallel.make_mesh`.
+    pace: how often to come back to the host.
+    directory: where the phase's checkpoints go.
+    metrics: where the terms of the losses go, one chunk late.
+
+  Raises:
+    NonFiniteError: where a loss or a parameter is no longer finite; the last good checkpoint stays.
+  """
+  size = len(next(iter(data.values())))
+  steps_per_epoch = size // phase.rows
+  total = phase.steps(size)
+  lengths = chunk_lengths(steps_per_epoch, pace.chunk_steps)
+
+  with checkpoint.Checkpoints(directory) as checkpoints:
+    # 1. A finished phase is only loaded. 2. An unfinished one goes on where it was. 3. Else from scratch.
+    step, timing = 0, Timing()
+    if checkpoints.latest is None:
+      state = init(phase, mesh)
+    else:
+      step = checkpoints.latest
+      state, record = checkpoints.restore(abstract_state(phase, mesh))
+      timing = Timing(**record)
+    if step >= total:
+      return state, timing
+    metrics.truncate(phase.name, step)
+
+    compiled = {}
+    late = _LateMetrics(phase.name, steps_per_epoch, metrics)
+    started, compiling = time.perf_counter(), 0.0
+    with report.progress(phase.name, total, step) as advance:
+      while step < total:
+        epoch, position = divmod(step, steps_per_epoch)
+        count = _next_length(lengths, position)
+        rows = np.stack([epoch_order(seed, epoch, size) for seed in seeds])
+        rows = rows[:, position * phase.rows : (position + count) * phase.rows].astype(np.int32)
+        arguments = (
+          state,
+          phase.frozen,
+          data,
+          phase.keys,
+          jax.device_put(rows.reshape(len(seeds), count, phase.rows), parallel.per_seed(mesh)),
+          jax.device_put(np.int32(step), parallel.replicated(mesh)),
+        )
+        if count not in compiled:
+          before = time.perf_counter()
+          compiled[count] = _chunk(phase, prepare, mesh).lower(*arguments).compile()
+          compiling += time.perf_counter() - before
+        state, terms = compiled[count](*arguments)
+        step += count
+        validation = validate(state) if validate and step % steps_per_epoch == 0 else {}
+        late.push(step, terms, validation)
+        advance(step, late.latest)
+        if step == total or step // pace.checkpoint_steps > (step - count) // pace.checkpoint_steps:
+          late.flush()
+          if not _all_finite(state):
+            raise errors.NonFiniteError(f"{phase.name}: a parameter is no longer finite at step {step}")
+          spent = time.perf_counter() - started
+          timing = Timing(timing.compile_s + compiling, timing.train_s + spent - compiling, step)
+          started, compiling = time.perf_counter(), 0.0
+          checkpoints.save(step, state, dataclasses.asdict(timing))
+  return state, timing
+
+
+def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tuple[Any, Timing]:
+  """The state of a phase that has been trained to its end on `size` images.
+
+  Raises:
+    InputError: where it has not.
+  """
+  with checkpoint.Checkpoints(directory) as checkpoints:
+    if checkpoints.latest is None or checkpoints.latest < phase.steps(size):
+      stage = phase.name.partition("/")[0]
+      raise errors.InputError(f"{phase.name} is not trained to its end in {directory}; run --stage={stage} first")
+    state, record = checkpoints.restore(abstract_state(phase, mesh))
+    return state, Timing(**record)
+
+
+def _chunk(phase: Phase, prepare: Callable[..., Any], mesh: Mesh) -> Any:
+  """The jitted function of many steps: `(state, frozen, data, keys, rows [S, T, B], first) -> (state, terms [S, T])`."""
+
+  def chunk(state, frozen, data, key, rows, first):
+    def body(state, inputs):
+      step, picked = inputs
+      batch = prepare({name: array[picked] for name, array in data.items()})
+      return phase.step(state, frozen, parallel.shard_batch(batch, mesh), jax.random.fold_in(key, step))
+
+    return jax.lax.scan(body, state, (first + 1 + jnp.arange(len(rows)), rows))
+
+  return jax.jit(parallel.over_seeds(chunk, mesh, (0, 0, None, 0, 0, None)), donate_argnums=0)
+
+
+def _next_length(lengths: Sequence[int], position: int) -> int:
+  """The length of the chunk that starts at this position of an epoch, or what is left of it."""
+  ends = np.cumsum(lengths)
+  return int(ends[np.searchsorted(ends, position, side="right")] - position)
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+class _LateMetrics:
+  """Writes a chunk's metrics when the next chunk is already running, and finds what is not finite."""
+
+  def __init__(self, phase: str, steps_per_epoch: int, metrics: report.MetricsFile):
+    self._phase, self._steps_per_epoch, self._file = phase, steps_per_epoch, metrics
+    self._pending = None
+    self.latest: dict[str, Any] = {}
+
+  def push(self, step: int, terms: dict[str, jax.Array], validation: Mapping[str, jax.Array]) -> None:
+    self.flush()
+    self._pending = (step, terms, validation)
+
+  def flush(self) -> None:
+    if self._pending is None:
+      return
+    step, terms, validation = jax.device_get(self._pending)
+    self._pending = None
+    bad = []
+    for name, values in terms.items():  # [S, T]
+      for at, replica in np.argwhere(~np.isfinite(values.T))[:1]:
+        # Of terms that fail in the same step the total loss comes last: its parts say more.
+        bad.append((at, name.endswith("loss"), name, replica, values[replica, at]))
+    if bad:
+      at, _, name, replica, value = min(bad)
+      failed = step - next(iter(terms.values())).shape[1] + at + 1
+      raise errors.NonFiniteError(f"{self._phase}: {name} is {value} at step {failed} of repetition {replica}")
+    record = {name: values.mean(axis=1).tolist() for name, values in terms.items()}
+    record |= {f"validation_{name}": np.asarray(values).tolist() for name, values in validation.items()}
+    self.latest = {"phase": self._phase, "step": step, "epoch": step / self._steps_per_epoch} | record
+    self._file.write(self.latest)

@@ -1,0 +1,56 @@
+"""Actor and critic of phase 2 (paper, section 4, Figs. 15 and 16, Eq. 5)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lcgen.models import layers
+
+
+class ConditionalBody(nn.Module):
+  """A linear embedding of the one-hot label beside the latent, then `depth` times (linear, leaky ReLU).
+
+  `batch_norm` puts a batch norm before each leaky ReLU, as the paper's text has it for the critic; its
+  figure and its published code have none.
+  """
+
+  hidden_dim: int
+  depth: int
+  batch_norm: bool = False
+
+  @nn.compact
+  def __call__(self, latents: jax.Array, conditions: jax.Array, train: bool = False) -> jax.Array:
+    embedding = nn.Dense(self.hidden_dim, name="condition")(conditions)
+    hidden = jnp.concatenate([embedding, latents], axis=-1)  # [B, hidden_dim + L]
+    for _ in range(self.depth):
+      hidden = nn.Dense(self.hidden_dim)(hidden)
+      hidden = layers.NormalizedLeakyReLU()(hidden, train) if self.batch_norm else layers.leaky_relu(hidden)
+    return hidden
+
+
+class Actor(nn.Module):
+  """G(z, y): moves a latent to where the constraint y holds; `[B, L], [B, K]` -> `[B, L]`."""
+
+  latent_dim: int
+  hidden_dim: int
+  depth: int = 4
+
+  @nn.compact
+  def __call__(self, latents: jax.Array, conditions: jax.Array) -> jax.Array:
+    hidden = ConditionalBody(self.hidden_dim, self.depth)(latents, conditions)
+    gate = nn.sigmoid(nn.Dense(self.latent_dim, name="gate")(hidden))
+    proposal = nn.Dense(self.latent_dim, name="dz")(hidden)
+    return (1 - gate) * latents + gate * proposal  # Eq. 5
+
+
+class Critic(nn.Module):
+  """D(z, y) as one logit: high where a latent is real and satisfies y; `[B, L], [B, K]` -> `[B]`."""
+
+  hidden_dim: int
+  depth: int = 4
+  batch_norm: bool = False
+
+  @nn.compact
+  def __call__(self, latents: jax.Array, conditions: jax.Array, train: bool = False) -> jax.Array:
+    hidden = ConditionalBody(self.hidden_dim, self.depth, self.batch_norm)(latents, conditions, train)
+    return nn.Dense(1, name="logit")(hidden)[:, 0]

@@ -1,0 +1,62 @@
+"""The classifier of phase 3 (paper, section 4, Fig. 17) and the judge that scores samples."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import linen as nn
+
+from lcgen.models import layers
+
+
+class Classifier(nn.Module):
+  """The encoder's trunk and a linear layer; `[B, H, W, C]` in model space -> logits `[B, classes]`.
+
+  Attributes:
+    classes: number of classes K.
+    architecture: `"dense"` or `"conv"`.
+    widths: layers of the dense trunk.
+    channels: layers of the convolutional trunk, each halving the image.
+    activate_logits: leaky ReLU on the logits, as the published code has it; a flaw kept for comparison.
+    form: form of the convolutions, one of `layers.FORMS`.
+  """
+
+  classes: int
+  architecture: str
+  widths: Sequence[int]
+  channels: Sequence[int]
+  activate_logits: bool = False
+  form: str = "native"
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    trunk = layers.ConvBlocks(self.channels, self.form) if self.architecture == "conv" else layers.DenseBlocks(self.widths)
+    logits = nn.Dense(self.classes)(trunk(images, train))
+    return layers.leaky_relu(logits) if self.activate_logits else logits
+
+
+class Judge(nn.Module):
+  """A small convolutional classifier, trained on real images alone and used for nothing but scoring.
+
+  `features` gives the `[B, feature_dim]` activations under its last layer, the space in which diversity is measured.
+  """
+
+  classes: int
+  channels: Sequence[int]
+  feature_dim: int
+  form: str = "native"
+
+  def setup(self):
+    self.trunk = layers.ConvBlocks(self.channels, self.form)
+    self.head = layers.DenseBlocks((self.feature_dim,))
+    self.logits = nn.Dense(self.classes)
+
+  def features(self, images: jax.Array, train: bool = False) -> jax.Array:
+    return self.head(self.trunk(images, train), train)
+
+  def score(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Features and logits."""
+    features = self.features(images)
+    return features, self.logits(features)
+
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    return self.logits(self.features(images, train))

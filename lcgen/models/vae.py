@@ -1,0 +1,118 @@
+"""The variational autoencoder of phase 1 (paper, section 4, Fig. 14)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from lcgen.models import layers
+
+
+@struct.dataclass
+class Posterior:
+  """The Gaussian q(z|x): `mean` and log-variance `logvar`, both `[B, L]`."""
+
+  mean: jax.Array
+  logvar: jax.Array
+
+  @property
+  def scale(self) -> jax.Array:
+    """Standard deviation, `[B, L]`."""
+    return jnp.exp(0.5 * self.logvar)
+
+  def sample(self, key: jax.Array) -> jax.Array:
+    """One draw per image, `[B, L]`."""
+    return self.mean + self.scale * jax.random.normal(key, self.mean.shape)
+
+
+@struct.dataclass
+class VAEOutput:
+  """Reconstruction `[B, H, W, C]` in model space, the posterior, and the latents `[B, L]` it was decoded from."""
+
+  images: jax.Array
+  posterior: Posterior
+  latents: jax.Array
+
+
+class ConvDecoder(nn.Module):
+  """Linear layer, one doubling per entry of `channels`, a 3x3 convolution; `[B, L]` -> `[B, H, W, C]`.
+
+  The paper's text counts five transposed convolutions; going from 1x1 to 64x64 takes six.
+  """
+
+  image_shape: Sequence[int]
+  channels: Sequence[int]
+  form: str
+
+  @nn.compact
+  def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
+    height, width, colours = self.image_shape
+    shrink = 2 ** len(self.channels)
+    rows, columns = -(-height // shrink), -(-width // shrink)
+    hidden = nn.Dense(rows * columns * self.channels[-1])(latents)
+    hidden = hidden.reshape(-1, rows, columns, self.channels[-1])
+    for features in (*self.channels[-2::-1], self.channels[0]):
+      hidden = layers.NormalizedLeakyReLU()(layers.ConvTranspose(features, form=self.form)(hidden), train)
+    return layers.Conv(colours, form=self.form)(hidden[:, :height, :width])
+
+
+class DenseDecoder(nn.Module):
+  """Dense blocks and a linear layer; `[B, L]` -> `[B, H, W, C]`."""
+
+  image_shape: Sequence[int]
+  widths: Sequence[int]
+
+  @nn.compact
+  def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
+    height, width, colours = self.image_shape
+    hidden = layers.DenseBlocks(self.widths)(latents, train)
+    return nn.Dense(height * width * colours)(hidden).reshape(-1, height, width, colours)
+
+
+class VAE(nn.Module):
+  """Encoder, Gaussian latent and decoder; images in and out are in model space (`lcgen.data.images`).
+
+  Attributes:
+    image_shape: `(H, W, C)`.
+    latent_dim: L.
+    architecture: `"dense"` or `"conv"`.
+    widths: the dense encoder's layers; the decoder mirrors them.
+    channels: the convolutional encoder's layers, each halving the image; the decoder mirrors them.
+    output_limit: the decoder's range is `[-output_limit, output_limit]`. 2 reaches every data value; the
+      paper's decoder stops at 1.
+    form: form of the convolutions, one of `layers.FORMS`.
+  """
+
+  image_shape: Sequence[int]
+  latent_dim: int
+  architecture: str
+  widths: Sequence[int]
+  channels: Sequence[int]
+  output_limit: float = 2.0
+  form: str = "native"
+
+  def setup(self):
+    if self.architecture == "conv":
+      self.trunk = layers.ConvBlocks(self.channels, self.form)
+      self.decoder = ConvDecoder(self.image_shape, self.channels, self.form)
+    else:
+      self.trunk = layers.DenseBlocks(self.widths)
+      self.decoder = DenseDecoder(self.image_shape, self.widths[::-1])
+    self.mean = nn.Dense(self.latent_dim)
+    self.logvar = nn.Dense(self.latent_dim)
+
+  def encode(self, images: jax.Array, train: bool = False) -> Posterior:
+    """q(z|x) for images `[B, H, W, C]`."""
+    hidden = self.trunk(images, train)
+    return Posterior(self.mean(hidden), self.logvar(hidden))
+
+  def decode(self, latents: jax.Array, train: bool = False) -> jax.Array:
+    """The mean of p(x|z), `[B, H, W, C]`, for latents `[B, L]`."""
+    return self.output_limit * jnp.tanh(self.decoder(latents, train))
+
+  def __call__(self, images: jax.Array, key: jax.Array, train: bool = False) -> VAEOutput:
+    posterior = self.encode(images, train)
+    latents = posterior.sample(key)
+    return VAEOutput(self.decode(latents, train), posterior, latents)

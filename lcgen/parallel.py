@@ -1,0 +1,75 @@
+"""Devices: the mesh `("seed", "data")`, what lies where on it, and the map over repetitions.
+
+Repetitions are spread over devices first; the batch is sharded over the devices left to each repetition.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+SEED, DATA = "seed", "data"
+
+
+def initialize(multihost: bool) -> None:
+  """Joins the cluster that JAX detects (SLURM, TPU pod, Open MPI) if asked to; must come before any computation."""
+  if multihost:
+    jax.distributed.initialize()
+
+
+def make_mesh(seeds: int) -> Mesh:
+  """All devices of all hosts; the seed axis is the largest that divides both repetitions and devices."""
+  devices = jax.device_count()
+  across = math.gcd(seeds, devices)
+  return jax.make_mesh((across, devices // across), (SEED, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def per_seed(mesh: Mesh) -> NamedSharding:
+  """The sharding of arrays with a leading seed axis."""
+  return NamedSharding(mesh, PartitionSpec(SEED))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The sharding of arrays that every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+  """Spreads a batch's leading axis over the data axis, inside a function that `over_seeds` maps."""
+  if mesh.shape[DATA] == 1:
+    return batch
+  return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(DATA)))
+
+
+def over_seeds(function: Callable[..., Any], mesh: Mesh, in_axes: Sequence[int | None]) -> Callable[..., Any]:
+  """Maps a function of one repetition over the leading seed axis of its arguments.
+
+  Each device group maps over the repetitions it holds: by `vmap` on accelerators, which fills them; one after
+  another on a CPU, where `vmap` was measured 1.1 to 2.4 times slower.
+
+  Args:
+    function: takes and returns pytrees of one repetition.
+    mesh: from `make_mesh`.
+    in_axes: for each argument 0 (has a seed axis) or None (is shared), as for `jax.vmap`.
+  """
+  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  mapped = [index for index, axis in enumerate(in_axes) if axis == 0]
+
+  def local(*args):
+    if not on_cpu:
+      return jax.vmap(function, tuple(in_axes))(*args)
+
+    def one(parts):
+      filled = list(args)
+      for index, part in zip(mapped, parts, strict=True):
+        filled[index] = part
+      return function(*filled)
+
+    return jax.lax.map(one, tuple(args[index] for index in mapped))
+
+  specs = tuple(PartitionSpec(SEED) if axis == 0 else PartitionSpec() for axis in in_axes)
+  return jax.shard_map(
+    local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED), axis_names={SEED}, check_vma=False
+  )

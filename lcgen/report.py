@@ -1,0 +1,156 @@
+"""What a run tells: its progress, its metrics file, its results and their table."""
+
+import contextlib
+import io
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from rich import progress as rich_progress
+
+from lcgen import errors, figures, statistics
+
+_log = logging.getLogger(__name__)
+
+_LOG_SECONDS = 10.0  # between lines where there is no terminal
+
+
+def write_json(path: epath.Path, content: Any) -> None:
+  """Writes JSON whole or not at all."""
+  write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: epath.Path, text: str) -> None:
+  """Writes a text whole or not at all."""
+  _replace(path, text.encode())
+
+
+def write_arrays(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes a compressed `.npz` whole or not at all."""
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **arrays)
+  _replace(path, buffer.getvalue())
+
+
+def _replace(path: epath.Path, content: bytes) -> None:
+  if jax.process_index() != 0:
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  unfinished = path.with_name(path.name + ".unfinished")
+  unfinished.write_bytes(content)
+  unfinished.replace(path)
+
+
+class MetricsFile:
+  """`metrics.jsonl`: one JSON object a line, `{"phase", "step", "epoch", term: [one a seed], ...}`."""
+
+  def __init__(self, path: epath.Path):
+    self._path = path
+
+  def write(self, record: Mapping[str, Any]) -> None:
+    if jax.process_index() == 0:
+      with self._path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+  def read(self) -> list[dict[str, Any]]:
+    """All records; a line that a killed run left unfinished is passed over."""
+    lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+  def truncate(self, phase: str, step: int) -> None:
+    """Forgets what a killed run wrote of this phase after `step`, the step it is resumed from."""
+    kept = [record for record in self.read() if record["phase"] != phase or record["step"] <= step]
+    write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+@contextlib.contextmanager
+def progress(name: str, total: int, done: int) -> Iterator[Callable[[int, Mapping[str, Any]], None]]:
+  """A progress bar on a terminal, a line every few seconds elsewhere; yields `advance(step, latest metrics)`."""
+  if sys.stderr.isatty():
+    with _bar() as bar:
+      task = bar.add_task(name, total=total, completed=done, terms="")
+      yield lambda step, latest: bar.update(task, completed=step, terms=_terms(latest))
+    return
+
+  started = last = time.monotonic()
+
+  def advance(step: int, latest: Mapping[str, Any]) -> None:
+    nonlocal last
+    now = time.monotonic()
+    if step < total and now - last < _LOG_SECONDS:
+      return
+    last = now
+    rate = (step - done) / (now - started)
+    _log.info("%-30s %6d/%d  %6.1f steps/s  %4.0f s left  %s", name, step, total, rate, (total - step) / rate, _terms(latest))
+
+  yield advance
+
+
+def _bar() -> rich_progress.Progress:
+  from rich import console
+
+  columns = ("[bold]{task.description:30}", rich_progress.BarColumn(), rich_progress.MofNCompleteColumn())
+  return rich_progress.Progress(
+    *columns, rich_progress.TimeRemainingColumn(), "{task.fields[terms]}", console=console.Console(stderr=True)
+  )
+
+
+def _terms(record: Mapping[str, Any]) -> str:
+  """The losses of a metrics record, meaned over seeds."""
+  losses = {name: values for name, values in record.items() if name.endswith("loss")}
+  return "  ".join(f"{name} {sum(values) / len(values):.4f}" for name, values in losses.items())
+
+
+def results_table(results: Mapping[str, Any]) -> str:
+  """The paper's Table 1 for this run, in Markdown: mean and standard deviation over seeds, a column an arm."""
+  arms = results["arms"]
+  seeds = len(results["seeds"])
+  rows = [["test set", *arms], ["---"] * (len(arms) + 1)]
+  for test_set in next(iter(arms.values())):
+    rows.append([test_set, *(_percent(arm[test_set]["accuracy"]) for arm in arms.values())])
+  data, samples = results["data"], results["samples"]["actor"]
+  judged = ", ".join(f"{name.replace('_', ' ')} {show(samples[name])}" for name, show in _SAMPLE_SCORES.items())
+  return "\n".join([
+    f"Accuracy in % on {data['name']}, mean ± standard deviation over {seeds} {'seed' if seeds == 1 else 'seeds'}; "
+    f"{data['train']} training, {data['validation']} validation and {data['test']} test images.",
+    "",
+    *("| " + " | ".join(row) + " |" for row in rows),
+    "",
+    f"Actor samples, scored by a judge that reaches {_percent(results['judge']['test']['accuracy'])} % on the test images: {judged}.",
+    "",
+  ])
+
+
+def _percent(values: Sequence[float]) -> str:
+  return statistics.summary([100 * value for value in values], digits=1)
+
+
+_SAMPLE_SCORES = {
+  "conditional_accuracy": lambda values: _percent(values) + " %",
+  "diversity": lambda values: statistics.summary(values, digits=2),
+}
+
+
+def build(workdir: epath.Path) -> None:
+  """Makes `table.md` and the figures from what the evaluation left, and prints the table.
+
+  Raises:
+    InputError: where there are no results.
+  """
+  path = workdir / "results.json"
+  if not path.exists():
+    raise errors.InputError(f"--stage=report: no results in {workdir}; run --stage=evaluate first")
+  if jax.process_index() != 0:
+    return
+  results = json.loads(path.read_text())
+  table = results_table(results)
+  write_text(workdir / "table.md", table)
+  with (workdir / "samples.npz").open("rb") as file, np.load(file) as samples:
+    figures.draw_all(workdir / "figures", MetricsFile(workdir / "metrics.jsonl").read(), samples, results["data"]["class_names"])
+  print(f"\n{table}\nFigures in {workdir / 'figures'}")

@@ -1,0 +1,58 @@
+"""What a phase carries from step to step, and what it only looks at."""
+
+from typing import Any
+
+import jax
+import optax
+from flax import struct
+
+
+@struct.dataclass
+class TrainState:
+  """A network under training: parameters, running batch statistics, optimiser state."""
+
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+  @classmethod
+  def create(cls, variables: dict[str, Any], optimizer: optax.GradientTransformation) -> "TrainState":
+    params = variables["params"]
+    return cls(params, variables.get("batch_stats", {}), optimizer.init(params))
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """What `module.apply` takes."""
+    return {"params": self.params, "batch_stats": self.batch_stats}
+
+  def update(self, gradients: Any, optimizer: optax.GradientTransformation, updated: Any = None) -> "TrainState":
+    """One optimiser step; `updated` are the collections that `apply` returned as mutable."""
+    updates, opt_state = optimizer.update(gradients, self.opt_state, self.params)
+    batch_stats = (updated or {}).get("batch_stats", self.batch_stats)
+    return TrainState(optax.apply_updates(self.params, updates), batch_stats, opt_state)
+
+
+@struct.dataclass
+class ActorCriticState:
+  """The two players, and the moving average of the actor's parameters that samples are drawn with."""
+
+  actor: TrainState
+  critic: TrainState
+  actor_average: Any
+
+
+@struct.dataclass
+class Frozen:
+  """What later phases are given and never change: no gradient, no optimiser state, no batch-norm update.
+
+  Attributes:
+    vae: variables of the VAE, parameters and batch statistics.
+    posterior_scale: standard deviation of q(z|x) averaged over the training set, `[L]`.
+    calibration: monotone map of decoded pixel values, `[256]` (`lcgen.calibration`).
+    actor: variables of the actor; None before phase 3.
+  """
+
+  vae: Any
+  posterior_scale: jax.Array
+  calibration: jax.Array
+  actor: Any = None

@@ -1,0 +1,204 @@
+"""One update of each phase: `new_state, metrics = step(state, frozen, batch, key)`.
+
+Every step is pure. What it trains is in `state`, what it may only look at is in `frozen`; networks, optimisers and
+weights are keyword arguments, bound once with `functools.partial` where the phases are assembled. A batch is
+`{"image": [B, H, W, C] in model space, "label": [B]}`; metrics are scalars, the losses' terms among them.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from lcgen import augment, losses
+from lcgen import state as states
+from lcgen.models import actor_critic, classifier, vae
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Objective = Callable[[jax.Array, vae.VAEOutput], tuple[jax.Array, Metrics]]
+
+
+def vae_step(
+  state: states.TrainState,
+  frozen: None,
+  batch: Batch,
+  key: jax.Array,
+  *,
+  model: vae.VAE,
+  optimizer: optax.GradientTransformation,
+  objective: Objective,
+) -> tuple[states.TrainState, Metrics]:
+  """Phase 1 (Eq. 1): encoder and decoder on images alone; labels are not looked at."""
+  del frozen
+
+  def loss(params):
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    output, updated = model.apply(variables, batch["image"], key, train=True, mutable=["batch_stats"])
+    per_image, terms = objective(batch["image"], output)
+    metrics = {name: term.mean() for name, term in terms.items()} | {"loss": per_image.mean()}
+    return metrics["loss"], (metrics, updated)
+
+  gradients, (metrics, updated) = jax.grad(loss, has_aux=True)(state.params)
+  return state.update(gradients, optimizer, updated), metrics
+
+
+def classifier_step(
+  state: states.TrainState,
+  frozen: states.Frozen | None,
+  batch: Batch,
+  key: jax.Array,
+  *,
+  model: classifier.Classifier | classifier.Judge,
+  optimizer: optax.GradientTransformation,
+  policy: augment.Policy,
+) -> tuple[states.TrainState, Metrics]:
+  """Phase 3 (Eq. 4): the classifier on what the policy makes of the batch, VAE and actor held fixed."""
+  images, labels = policy(key, batch["image"], batch["label"], frozen)
+
+  def loss(params):
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    metrics = {"loss": losses.cross_entropy(logits, labels).mean(), "accuracy": (logits.argmax(-1) == labels).mean()}
+    return metrics["loss"], (metrics, updated)
+
+  gradients, (metrics, updated) = jax.grad(loss, has_aux=True)(state.params)
+  return state.update(gradients, optimizer, updated), metrics
+
+
+@struct.dataclass
+class _Draws:
+  """One draw of everything the game is played with: latents `[B, L]`, one-hot labels `[B, K]`."""
+
+  encoded: jax.Array  # q(z|x)
+  prior: jax.Array  # p(z)
+  own: jax.Array  # the label of x
+  other: jax.Array  # a label from the other classes
+
+
+def actor_critic_step(
+  state: states.ActorCriticState,
+  frozen: states.Frozen,
+  batch: Batch,
+  key: jax.Array,
+  *,
+  model: vae.VAE,
+  actor: actor_critic.Actor,
+  critic: actor_critic.Critic,
+  actor_optimizer: optax.GradientTransformation,
+  critic_optimizer: optax.GradientTransformation,
+  classes: int,
+  critic_steps: int,
+  critic_weights: Mapping[str, float],
+  actor_weights: Mapping[str, float],
+  distance_reduction: str,
+  average_decay: float,
+) -> tuple[states.ActorCriticState, Metrics]:
+  """Phase 2 (Eqs. 2 and 3): `critic_steps` updates of the critic, then one of the actor, the VAE held fixed.
+
+  The batch holds `critic_steps` x B images; each critic update sees its own B, the actor the last.
+
+  Args:
+    critic_weights: weights of the critic's terms: `real` (encodings with their label), `actor` (its samples), `prior`
+      (raw draws), `mismatched` (encodings with another class's label), `r1` (squared slope of the logit at the
+      encodings) and `interpolated` (Gulrajani's penalty between encodings and the actor's samples). A term of
+      weight 0 is not computed.
+    actor_weights: weights of the actor's terms: `prior` (Eq. 3), `encoded` (encodings with a new label) and
+      `distance` (lambda_dist of Eq. 3, reduced over latents by `distance_reduction`).
+    average_decay: decay of the moving average of the actor's parameters; 0 keeps the last ones.
+  """
+  draws = _draw(batch, key, frozen, model, classes)
+  rounds = jax.tree.map(lambda a: a.reshape(critic_steps, -1, *a.shape[1:]), draws)  # [critic_steps, B, ...]
+  keys = jax.random.split(jax.random.fold_in(key, 1), critic_steps)
+
+  def update_critic(critic_state, inputs):
+    return _update_critic(
+      critic_state, state.actor.params, *inputs, actor=actor, critic=critic, optimizer=critic_optimizer, weights=critic_weights
+    )
+
+  critic_state, critic_metrics = jax.lax.scan(update_critic, state.critic, (rounds, keys))
+  actor_state, actor_metrics = _update_actor(
+    state.actor,
+    critic_state.variables,
+    jax.tree.map(lambda a: a[-1], rounds),
+    frozen.posterior_scale,
+    actor=actor,
+    critic=critic,
+    optimizer=actor_optimizer,
+    weights=actor_weights,
+    distance_reduction=distance_reduction,
+  )
+  average = optax.incremental_update(actor_state.params, state.actor_average, 1 - average_decay)
+  metrics = {name: values.mean() for name, values in critic_metrics.items()} | actor_metrics
+  return states.ActorCriticState(actor_state, critic_state, average), metrics
+
+
+def _draw(batch: Batch, key: jax.Array, frozen: states.Frozen, model: vae.VAE, classes: int) -> _Draws:
+  encode_key, prior_key, label_key = jax.random.split(key, 3)
+  encoded = model.apply(frozen.vae, batch["image"], method="encode").sample(encode_key)
+  shift = jax.random.randint(label_key, batch["label"].shape, 1, classes)
+  return _Draws(
+    encoded=encoded,
+    prior=jax.random.normal(prior_key, encoded.shape),
+    own=jax.nn.one_hot(batch["label"], classes),
+    other=jax.nn.one_hot((batch["label"] + shift) % classes, classes),
+  )
+
+
+def _update_critic(
+  state: states.TrainState, actor_params, draws: _Draws, key: jax.Array, *, actor, critic, optimizer, weights
+) -> tuple[states.TrainState, Metrics]:
+  """Eq. 2, with the encodings under another class's label as further negatives (Engel et al. 2018)."""
+  moved = actor.apply({"params": actor_params}, draws.prior, draws.own)
+  parts = {  # name: (latents, conditions, does the constraint hold)
+    "real": (draws.encoded, draws.own, True),
+    "actor": (moved, draws.own, False),
+    "prior": (draws.prior, draws.own, False),
+    "mismatched": (draws.encoded, draws.other, False),
+  }
+  parts = {name: part for name, part in parts.items() if weights[name]}
+  latents, conditions = (jnp.concatenate([part[i] for part in parts.values()]) for i in (0, 1))
+  mix = jax.random.uniform(key, (moved.shape[0], 1))  # one coefficient per sample
+  between = draws.encoded + mix * (moved - draws.encoded)
+
+  def loss(params):
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    logits, updated = critic.apply(variables, latents, conditions, train=True, mutable=["batch_stats"])
+    terms = {
+      name: losses.constraint_loss(part_logits, holds).mean()
+      for (name, (_, _, holds)), part_logits in zip(parts.items(), jnp.split(logits, len(parts)), strict=True)
+    }
+    logit = lambda z: critic.apply(variables, z, draws.own)
+    if weights["r1"]:
+      terms["r1"] = losses.squared_slopes(logit, draws.encoded).mean()
+    if weights["interpolated"]:
+      terms["interpolated"] = losses.interpolated_penalty(logit, between).mean()
+    total = sum(weights[name] * term for name, term in terms.items())
+    return total, ({"critic_loss": total} | {f"critic_{name}": term for name, term in terms.items()}, updated)
+
+  gradients, (metrics, updated) = jax.grad(loss, has_aux=True)(state.params)
+  return state.update(gradients, optimizer, updated), metrics
+
+
+def _update_actor(
+  state: states.TrainState, critic_variables, draws: _Draws, posterior_scale: jax.Array, *,
+  actor, critic, optimizer, weights, distance_reduction,
+) -> tuple[states.TrainState, Metrics]:
+  """Eq. 3: fool the critic, and do not move further than that takes."""
+  parts = {"prior": (draws.prior, draws.own), "encoded": (draws.encoded, draws.other)}
+  parts = {name: part for name, part in parts.items() if weights[name]}
+  latents, conditions = (jnp.concatenate([part[i] for part in parts.values()]) for i in (0, 1))
+
+  def loss(params):
+    moved = actor.apply({"params": params}, latents, conditions)
+    logits = critic.apply(critic_variables, moved, conditions)
+    fooled = losses.constraint_loss(logits, True)
+    terms = {name: part.mean() for name, part in zip(parts, jnp.split(fooled, len(parts)), strict=True)}
+    terms["distance"] = losses.distance_penalty(moved, latents, posterior_scale, distance_reduction).mean()
+    total = sum(weights[name] * term for name, term in terms.items())
+    return total, {"actor_loss": total} | {f"actor_{name}": term for name, term in terms.items()}
+
+  gradients, metrics = jax.grad(loss, has_aux=True)(state.params)
+  return state.update(gradients, optimizer), metrics

@@ -1,0 +1,68 @@
+"""Runs an experiment: python run.py --config=configs/mnist5k.py --workdir=runs/mnist5k [--config.key=value ...]"""
+
+import logging
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+from absl import logging as absl_logging
+from etils import epath
+from ml_collections import config_flags
+
+from lcgen import config, errors, experiment, inspection, parallel
+
+_HERE = pathlib.Path(__file__).parent
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", str(_HERE / "configs" / "mnist5k.py"), "Config file; a variant follows a colon: configs/mnist.py:paper."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; by default runs/ and the config's name.")
+_STAGE = flags.DEFINE_string("stage", "all", ", ".join(experiment.STAGES) + ".")
+_MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the cluster that JAX detects.")
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    return _refuse(str(error).strip().splitlines()[-1].strip())
+  except (AttributeError, KeyError) as error:  # how config_flags answers a key that is not there
+    return _refuse(f"a --config. flag names a key that the config does not have: {error}")
+
+
+def _refuse(reason: str) -> None:
+  print(f"run.py: {reason}", file=sys.stderr)
+  sys.exit(2)
+
+
+def main(argv: Sequence[str]) -> None:
+  logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+  logging.getLogger("lcgen").setLevel(logging.INFO)
+  absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file at level INFO
+  try:
+    if argv[1:]:
+      raise errors.InputError(f"{argv[1]!r}: unknown argument; everything is a flag, as in --config.vae.epochs=3")
+    if _STAGE.value not in experiment.STAGES:
+      raise errors.InputError(f"--stage={_STAGE.value}: unknown stage; there are {', '.join(experiment.STAGES)}")
+    values = config.checked(_CONFIG.value.to_dict())
+    parallel.initialize(_MULTIHOST.value)
+    workdir = epath.Path(_WORKDIR.value or f"runs/{_config_name()}")
+    if _STAGE.value == "inspect":
+      inspection.run(values, workdir)
+    else:
+      experiment.run(values, workdir, _STAGE.value)
+  except errors.InputError as error:
+    _refuse(str(error))
+  except errors.NonFiniteError as error:
+    sys.exit(f"run.py: {error}")
+
+
+def _config_name() -> str:
+  """`mnist` for `configs/mnist.py`, `mnist-paper` for `configs/mnist.py:paper`."""
+  path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+  return pathlib.Path(path).stem + (f"-{variant}" if variant else "")
+
+
+if __name__ == "__main__":
+  app.run(main, flags_parser=_parse)
