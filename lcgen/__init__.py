@@ -1,1 +1,5 @@
 """Latent constraints: learn afterwards where in a VAE's latent space a wish holds, and sample there."""
+
+from lcgen.trained import Run, load
+
+__all__ = ["Run", "load"]

@@ -1,6 +1,5 @@
 """Saved states; the only file that imports Orbax."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -30,10 +29,14 @@ class Checkpoints:
     """Saves a pytree of arrays, and a JSON-able record beside it."""
     self._checkpointer.save_async(step, state, force=True, custom_metadata=record)
 
-  def restore(self, abstract: Any) -> tuple[Any, dict[str, Any]]:
-    """The newest state, in the structure, shapes and shardings of `abstract`, and its record."""
-    state = self._checkpointer.load(self.latest, abstract)
-    return state, self._checkpointer.metadata(self.latest).custom_metadata
+  @property
+  def record(self) -> dict[str, Any]:
+    """What was saved beside the newest state."""
+    return self._checkpointer.metadata(self.latest).custom_metadata
+
+  def restore(self, abstract: Any) -> Any:
+    """The newest state, in the structure, shapes and shardings of `abstract`."""
+    return self._checkpointer.load(self.latest, abstract)
 
   def close(self) -> None:
     """Waits until the last save is on disk."""
@@ -44,16 +47,6 @@ class Checkpoints:
 
   def __exit__(self, *_) -> None:
     self.close()
-
-
-def cached(directory: epath.PathLike, find: Callable[[], Any], sharding: jax.sharding.Sharding) -> Any:
-  """What `find` returned when it was first called for this directory: a pytree of arrays, stored there."""
-  with Checkpoints(directory) as checkpoints:
-    if checkpoints.latest is not None:
-      return checkpoints.restore(abstract(jax.eval_shape(find), sharding))[0]
-    found = find()
-    checkpoints.save(0, found, {})
-  return found
 
 
 def abstract(state: Any, sharding: jax.sharding.Sharding) -> Any:

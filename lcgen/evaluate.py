@@ -19,7 +19,7 @@ KNOWN_SETS = (TEST, CORRUPTIONS, *corruptions.CORRUPTIONS)
 Batch = dict[str, jax.Array]
 
 
-def batches(split: sources.Split, size: int, sharding: jax.sharding.Sharding) -> list[Batch]:
+def batches(split: sources.Split, size: int, sharding: jax.sharding.Sharding | jax.Device) -> list[Batch]:
   """A split on the device in batches of exactly `size`, uint8; the last is filled up with rows that its mask excludes."""
   filled = -(-len(split) // size) * size
   rows = np.arange(filled)

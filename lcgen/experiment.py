@@ -213,8 +213,13 @@ class Experiment:
       counts = evaluate.total(lambda batch: counted(variables, keys, batch), self._batches(self._data.train))
       return self._mapped(conclude, 0)(counts)
 
-    directory = self._workdir / "checkpoints" / "statistics"
-    return states.Frozen(variables, **checkpoint.cached(directory, find, parallel.per_seed(self._mesh)))
+    with checkpoint.Checkpoints(self._workdir / "checkpoints" / "statistics") as saved:
+      if saved.latest is None:
+        statistics = find()
+        saved.save(0, statistics, dataclasses.asdict(self._data.facts))
+      else:
+        statistics = saved.restore(checkpoint.abstract(phases.statistics(), parallel.per_seed(self._mesh)))
+    return states.Frozen(variables, **statistics)
 
   def _evaluate(self, frozen: states.Frozen, classifiers: dict[str, Any], judge: Any) -> None:
     """Scores classifiers and samples; writes `samples.npz`, then `results.json`."""

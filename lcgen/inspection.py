@@ -4,10 +4,10 @@ import math
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from etils import epath
 
-from lcgen import errors, experiment, losses, parallel, report
+from lcgen import errors, evaluate, experiment, losses, parallel, report
 from lcgen.data import images as ranges
 from lcgen.data import sources
 from lcgen.phases import Networks, Phases
@@ -39,11 +39,10 @@ def run(config: dict[str, Any], workdir: epath.Path) -> None:
   if data:
     experiment.check_fit(config, facts)
   phases = Phases(config, facts)
-  limit = config["vae"]["output_limit"]
   found = {
     "parameters": {name: _total(shapes) for name, shapes in parameter_shapes(phases.networks).items()},
     "observation_sigma": observation_sigma(config, phases.networks),
-    "reconstruction_floor": reconstruction_floor(data.train.images, limit) if data else None,
+    "reconstruction_floor": reconstruction_floor(phases, data.train) if data else None,
     "replaced_per_batch": phases.replaced(),
     "memory_bytes": memory(phases),
   }
@@ -83,11 +82,17 @@ def observation_sigma(config: dict[str, Any], networks: Networks) -> float:
   return losses.observation_sigma(section["kl_weight"], pixels) / ranges.model_scale(1.0)
 
 
-def reconstruction_floor(images: np.ndarray, limit: float) -> float:
-  """Mean squared error, in model space, that no decoder of range `[-limit, limit]` can go below on these uint8 images."""
-  counts = np.bincount(images.ravel(), minlength=256)
-  values = np.asarray(ranges.to_model(np.arange(256, dtype=np.uint8)))
-  return float(np.average(np.square(np.maximum(np.abs(values) - limit, 0)), weights=counts))
+def reconstruction_floor(phases: Phases, split: sources.Split) -> float:
+  """Mean squared error, in model space, that the decoder cannot go below on these images, for its range ends before theirs."""
+  limit = phases.networks.vae.output_limit
+
+  @jax.jit
+  def excess(batch):
+    beyond = jnp.maximum(jnp.abs(phases.prepare(batch)["image"]) - limit, 0)
+    return jnp.where(batch["mask"], jnp.square(beyond).mean(axis=(1, 2, 3)), 0).sum()
+
+  batches = evaluate.batches(split, min(1000, len(split)), jax.devices()[0])
+  return float(evaluate.total(excess, batches)) / len(split)
 
 
 def memory(phases: Phases) -> dict[str, int]:

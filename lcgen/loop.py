@@ -129,8 +129,7 @@ def train(
       state = init(phase, mesh)
     else:
       step = checkpoints.latest
-      state, record = checkpoints.restore(abstract_state(phase, mesh))
-      timing = Timing(**record)
+      state, timing = checkpoints.restore(abstract_state(phase, mesh)), Timing(**checkpoints.record)
     if step >= total:
       return state, timing
     metrics.truncate(phase.name, step)
@@ -182,8 +181,7 @@ def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tupl
     if checkpoints.latest is None or checkpoints.latest < phase.steps(size):
       stage = phase.name.partition("/")[0]
       raise errors.InputError(f"{phase.name} is not trained to its end in {directory}; run --stage={stage} first")
-    state, record = checkpoints.restore(abstract_state(phase, mesh))
-    return state, Timing(**record)
+    return checkpoints.restore(abstract_state(phase, mesh)), Timing(**checkpoints.record)
 
 
 def _chunk(phase: Phase, prepare: Callable[..., Any], mesh: Mesh) -> Any:

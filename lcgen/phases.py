@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lcgen import augment, loop, losses, sampling, steps
+from lcgen import augment, calibration, loop, losses, sampling, steps
 from lcgen import state as states
 from lcgen.data import images as ranges
 from lcgen.data import sources
@@ -82,6 +82,11 @@ class Phases:
     step = functools.partial(steps.vae_step, model=model, optimizer=optimizer, objective=self.objective())
     return loop.Phase("vae", step, init, None, self.keys("vae"), section["batch_size"], section["epochs"])
 
+  def statistics(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of what is found once of a trained VAE, as `state.Frozen` has it, all repetitions."""
+    sizes = {"posterior_scale": self.networks.vae.latent_dim, "calibration": calibration.LEVELS}
+    return {name: jax.ShapeDtypeStruct((len(self.seeds), size), jnp.float32) for name, size in sizes.items()}
+
   def actor_critic(self, frozen: states.Frozen) -> loop.Phase:
     """Phase 2."""
     section, networks = self.config["actor_critic"], self.networks
@@ -93,7 +98,7 @@ class Phases:
       inputs = networks.example["latent"], networks.example["condition"]
       actor = states.TrainState.create(networks.actor.init(actor_key, *inputs), optimizer)
       critic = states.TrainState.create(networks.critic.init(critic_key, *inputs), optimizer)
-      return states.ActorCriticState(actor, critic, actor.params)
+      return states.ActorCriticState(actor, critic, actor.params, jnp.zeros((), jnp.int32))
 
     step = functools.partial(
       steps.actor_critic_step,

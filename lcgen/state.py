@@ -34,11 +34,12 @@ class TrainState:
 
 @struct.dataclass
 class ActorCriticState:
-  """The two players, and the moving average of the actor's parameters that samples are drawn with."""
+  """The two players, the moving average of the actor's parameters that samples are drawn with, and its updates so far."""
 
   actor: TrainState
   critic: TrainState
   actor_average: Any
+  updates: jax.Array
 
 
 @struct.dataclass

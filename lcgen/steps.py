@@ -130,9 +130,10 @@ def actor_critic_step(
     weights=actor_weights,
     distance_reduction=distance_reduction,
   )
-  average = optax.incremental_update(actor_state.params, state.actor_average, 1 - average_decay)
+  decay = jnp.minimum(average_decay, (1 + state.updates) / (10 + state.updates))  # or the first parameters stay in it
+  average = optax.incremental_update(actor_state.params, state.actor_average, 1 - decay)
   metrics = {name: values.mean() for name, values in critic_metrics.items()} | actor_metrics
-  return states.ActorCriticState(actor_state, critic_state, average), metrics
+  return states.ActorCriticState(actor_state, critic_state, average, state.updates + 1), metrics
 
 
 def _draw(batch: Batch, key: jax.Array, frozen: states.Frozen, model: vae.VAE, classes: int) -> _Draws:

@@ -1,0 +1,28 @@
+"""CIFAR-10 as TFDS prepares it, resized to 64x64 as in the paper: 45,000 training, 5,000 validation, 10,000 test images.
+
+  python run.py --config=configs/cifar10.py --config.data.dir=DIR
+"""
+
+from configs import common
+
+_CHANNELS = (32, 64, 128, 256, 512, 1024)
+
+
+def get_config(variant: str = "") -> common.Config:
+  """Variants: `paper`, `small` (32x32, smaller networks, for two CPU cores), `smoke` (shows only that it runs)."""
+  config = common.base()
+  config.data.update(source="tfds", name="cifar10", image_size=64)
+  config.vae.update(architecture="conv", channels=_CHANNELS, latent_dim=256, epochs=60, batch_size=128)
+  config.actor_critic.update(hidden_dim=1024, epochs=60, learning_rate=3e-4)
+  config.classifier.update(architecture="conv", channels=_CHANNELS, epochs=30, batch_size=128)
+  config.evaluate.judge.update(channels=(32, 64, 128), feature_dim=128, epochs=20, batch_size=128)
+  return common.select(config, variant, {"paper": common.paper, "small": _small, "smoke": common.smoke})
+
+
+def _small(config: common.Config) -> None:
+  config.data.image_size = 0
+  config.seeds = 1
+  config.vae.update(channels=(32, 64, 128, 256), latent_dim=128, epochs=10)
+  config.actor_critic.update(hidden_dim=384, epochs=10, learning_rate=5e-4)
+  config.classifier.update(channels=(32, 64, 128, 256), epochs=10)
+  config.evaluate.judge.update(epochs=10)

@@ -1,0 +1,17 @@
+"""The shortest useful config: copy it, change it, run it with --config=configs/yours.py."""
+
+from configs import common
+
+
+def get_config() -> common.Config:
+  config = common.base()  # every field and its default stands in configs/common.py
+  config.data.source = "tfds"  # where images come from
+  config.data.name = "fashion_mnist"  # any image-classification set that TFDS has prepared
+  config.data.dir = ""  # the folder that holds it; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets
+  config.seeds = 3  # repetitions of everything, so that every number has a spread
+  config.vae.latent_dim = 64  # fewer: blurrier images, a prior without holes
+  config.vae.kl_weight = 0.00025  # more: the same trade; --stage=inspect prints the noise scale it amounts to
+  config.actor_critic.distance_weight = 0.1  # more: the actor stays closer to where it starts
+  config.classifier.arms = ("none", "latent_constraints")  # what is compared
+  config.classifier.share = 0.125  # of each batch, replaced by samples
+  return config

@@ -1,0 +1,31 @@
+"""MNIST as TFDS prepares it: 54,001 training, 5,999 validation and 10,000 test images.
+
+  python run.py --config=configs/mnist.py --config.data.dir=DIR
+"""
+
+from configs import common
+
+
+def get_config(variant: str = "") -> common.Config:
+  """Variants: `paper`, `small` (two CPU cores, under half an hour), `smoke` (seconds, shows only that it runs)."""
+  config = common.base()
+  config.data.update(source="tfds", name="mnist")
+  config.seeds = 5
+  config.vae.update(hidden_dim=1024, epochs=40, batch_size=128)
+  config.actor_critic.update(hidden_dim=1024, epochs=40, learning_rate=3e-4)
+  config.classifier.update(epochs=20, batch_size=128)
+  config.evaluate.judge.update(channels=(32, 64), feature_dim=128, epochs=5, batch_size=128)
+  return common.select(config, variant, {"paper": _paper, "small": _small, "smoke": common.smoke})
+
+
+def _paper(config: common.Config) -> None:
+  common.paper(config)
+  config.vae.hidden_dim = 1024
+
+
+def _small(config: common.Config) -> None:
+  config.seeds = 3
+  config.vae.update(hidden_dim=512, epochs=15)
+  config.actor_critic.update(hidden_dim=384, epochs=15, learning_rate=5e-4)
+  config.classifier.update(epochs=8)
+  config.evaluate.judge.update(channels=(16, 32), feature_dim=64, epochs=3)
