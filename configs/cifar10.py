@@ -1,6 +1,6 @@
-"""CIFAR-10 as TFDS prepares it, resized to 64x64 as in the paper: 45,000 training, 5,000 validation, 10,000 test images.
+"""CIFAR-10 as TFDS prepares it, resized to 64x64 as in the paper: 45,000 training, 5,000 validation, 10,000 test.
 
-  python run.py --config=configs/cifar10.py --config.data.dir=DIR
+python run.py --config=configs/cifar10.py --config.data.dir=DIR
 """
 
 from configs import common

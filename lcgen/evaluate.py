@@ -20,7 +20,7 @@ Batch = dict[str, jax.Array]
 
 
 def batches(split: sources.Split, size: int, sharding: jax.sharding.Sharding | jax.Device) -> list[Batch]:
-  """A split on the device in batches of exactly `size`, uint8; the last is filled up with rows that its mask excludes."""
+  """A split on the device in batches of exactly `size`, uint8; the last is filled with rows that its mask excludes."""
   filled = -(-len(split) // size) * size
   rows = np.arange(filled)
   picked, mask = rows % len(split), rows < len(split)
@@ -48,10 +48,13 @@ def test_sets(clean: Sequence[Batch], names: Sequence[str]) -> Iterator[tuple[st
       continue
     for severity in corruptions.SEVERITIES:
       key = jax.random.fold_in(jax.random.key(index), severity)
-      yield f"{name}_{severity}", [
-        batch | {"image": _corrupt(name)(jax.random.fold_in(key, place), batch["image"], severity)}
-        for place, batch in enumerate(clean)
-      ]
+      yield (
+        f"{name}_{severity}",
+        [
+          batch | {"image": _corrupt(name)(jax.random.fold_in(key, place), batch["image"], severity)}
+          for place, batch in enumerate(clean)
+        ],
+      )
 
 
 @functools.cache
@@ -81,8 +84,7 @@ def accuracies(
       scores[classifier][name] = np.asarray(total(count, parts)) / size
   results = {}
   for classifier, by_set in scores.items():
-    corrupted = [accuracy for name, accuracy in by_set.items() if name != TEST]
-    if corrupted:
-      by_set = by_set | {CORRUPTED: np.mean(corrupted, axis=0)}
     results[classifier] = {name: {"accuracy": accuracy.tolist()} for name, accuracy in by_set.items()}
+    if corrupted := [accuracy for name, accuracy in by_set.items() if name != TEST]:
+      results[classifier][CORRUPTED] = {"accuracy": np.mean(corrupted, axis=0).tolist()}
   return results

@@ -91,13 +91,13 @@ def check_fit(config: dict[str, Any], facts: sources.Facts) -> None:
     if rows > facts.train:
       times = " x critic_steps" if "critic_steps" in section else ""
       raise errors.InputError(
-        f"config.{path}.batch_size={section['batch_size']}: a step takes {rows} images (batch_size{times}), but there are "
-        f"only {facts.train} training images; make it smaller"
+        f"config.{path}.batch_size={section['batch_size']}: a step takes {rows} images (batch_size{times}), but there "
+        f"are only {facts.train} training images; make it smaller"
       )
     shards = parallel.make_mesh(config["seeds"]).shape[parallel.DATA]
     if section["batch_size"] % shards:
       raise errors.InputError(
-        f"config.{path}.batch_size={section['batch_size']}: must be a multiple of {shards}, the devices it is spread over"
+        f"config.{path}.batch_size={section['batch_size']}: must be a multiple of {shards}, the devices that share it"
       )
   for split in ("validation", "test"):
     if getattr(facts, split) == 0:
@@ -187,7 +187,11 @@ class Experiment:
       per_image, _ = objective(images, model.apply(variables, images, key))
       return jnp.where(batch["mask"], per_image, 0).sum()
 
-    mapped, keys, batches = self._mapped(loss, 0, 0, None), self._phases.keys("evaluate"), self._batches(self._data.validation)
+    mapped, keys, batches = (
+      self._mapped(loss, 0, 0, None),
+      self._phases.keys("evaluate"),
+      self._batches(self._data.validation),
+    )
     size = len(self._data.validation)
     return lambda state: {"loss": evaluate.total(lambda batch: mapped(state.variables, keys, batch), batches) / size}
 
@@ -262,7 +266,9 @@ class Experiment:
     real = jnp.concatenate([looked(judge, batch) for batch in test], axis=1)[:, : facts.test]
     spread = jax.vmap(functools.partial(metrics.within_class_spread, classes=classes), in_axes=(0, None))
     drawn_labels = jnp.repeat(jnp.arange(classes), per_class)
-    diversity = spread(jnp.concatenate(features, axis=1), drawn_labels) / spread(real, jnp.asarray(self._data.test.labels))
+    diversity = spread(jnp.concatenate(features, axis=1), drawn_labels) / spread(
+      real, jnp.asarray(self._data.test.labels)
+    )
     by_class = np.stack([np.asarray(hit).mean(axis=1) for hit in hits], axis=1)  # [S, K]
     return {
       "conditional_accuracy": by_class.mean(axis=1).tolist(),
@@ -288,4 +294,6 @@ class Experiment:
       "prior": decode(prior),
       "actor": decode(moved),
     }
-    report.write_arrays(self._workdir / "samples.npz", {name: np.asarray(ranges.to_uint8(unit)) for name, unit in images.items()})
+    report.write_arrays(
+      self._workdir / "samples.npz", {name: np.asarray(ranges.to_uint8(unit)) for name, unit in images.items()}
+    )

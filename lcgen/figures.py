@@ -9,7 +9,9 @@ from etils import epath
 Records = Sequence[Mapping[str, Any]]
 
 
-def draw_all(directory: epath.Path, records: Records, samples: Mapping[str, np.ndarray], class_names: Sequence[str]) -> None:
+def draw_all(
+  directory: epath.Path, records: Records, samples: Mapping[str, np.ndarray], class_names: Sequence[str]
+) -> None:
   """Draws every figure as PNG.
 
   Args:
@@ -32,7 +34,12 @@ def draw_all(directory: epath.Path, records: Records, samples: Mapping[str, np.n
   _curves(directory / "actor_critic_loss.png", "actor and critic", {"": by_phase["actor_critic"]}, terms)
   _curves(directory / "classifier_loss.png", "classifier", arms, ("loss",))
   _curves(directory / "classifier_accuracy.png", "classifier", arms, ("validation_accuracy", "accuracy"))
-  _grid(directory / "reconstructions.png", _pairs(samples["originals"], samples["reconstructions"]), 10, "originals over reconstructions")
+  _grid(
+    directory / "reconstructions.png",
+    _pairs(samples["originals"], samples["reconstructions"]),
+    10,
+    "originals over reconstructions",
+  )
   _grid(directory / "prior_samples.png", samples["prior"], 10, "decoded draws from the prior")
   per_class = len(samples["actor"]) // len(class_names)
   _grid(directory / "actor_samples.png", samples["actor"], per_class, "actor samples, a row a class", class_names)
@@ -44,7 +51,9 @@ def _curves(path: epath.Path, title: str, groups: Mapping[str, Records], terms: 
 
   columns = min(len(terms), 4)
   rows = -(-len(terms) // columns)
-  figure, panels = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 3.0 * rows), squeeze=False, layout="constrained")
+  figure, panels = pyplot.subplots(
+    rows, columns, figsize=(4.2 * columns, 3.0 * rows), squeeze=False, layout="constrained"
+  )
   for panel, term in zip(panels.flat, terms, strict=False):
     for group, records in groups.items():
       points = [(record["epoch"], record[term]) for record in records if term in record]
@@ -56,7 +65,9 @@ def _curves(path: epath.Path, title: str, groups: Mapping[str, Records], terms: 
       panel.legend()
   for panel in panels.flat[len(terms) :]:
     panel.remove()
-  figure.suptitle(f"{title}: mean and range of {values.shape[1]} seeds" if values.shape[1] > 1 else f"{title}: one seed")
+  figure.suptitle(
+    f"{title}: mean and range of {values.shape[1]} seeds" if values.shape[1] > 1 else f"{title}: one seed"
+  )
   _save(figure, path)
 
 

@@ -83,7 +83,7 @@ def observation_sigma(config: dict[str, Any], networks: Networks) -> float:
 
 
 def reconstruction_floor(phases: Phases, split: sources.Split) -> float:
-  """Mean squared error, in model space, that the decoder cannot go below on these images, for its range ends before theirs."""
+  """Mean squared error, in model space, that the decoder cannot go below: its range may end before the images'."""
   limit = phases.networks.vae.output_limit
 
   @jax.jit
@@ -96,7 +96,7 @@ def reconstruction_floor(phases: Phases, split: sources.Split) -> float:
 
 
 def memory(phases: Phases) -> dict[str, int]:
-  """Bytes on each device: the data, and each phase's states with one copy of their gradients; activations come on top."""
+  """Bytes on each device: the data, and each phase's states with one copy of their gradients, without activations."""
   facts = phases.facts
   per_device = phases.config["seeds"] // parallel.make_mesh(phases.config["seeds"]).shape[parallel.SEED]
   size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -115,7 +115,9 @@ def _print_findings(config: dict[str, Any], phases: Phases, found: dict[str, Any
   sigma = found["observation_sigma"]
   print("parameters: " + ", ".join(f"{name} {count:,}" for name, count in found["parameters"].items()))
   if facts.train:
-    print(f"{facts.name}: {facts.train} training, {facts.validation} validation, {facts.test} test images {facts.shape}")
+    print(
+      f"{facts.name}: {facts.train} training, {facts.validation} validation, {facts.test} test images {facts.shape}"
+    )
   print(
     f"likelihood: kl_weight={section['kl_weight']} is a Gaussian of standard deviation {sigma:.3f} on [0, 1] images"
     if section["likelihood"] == "weighted"

@@ -83,7 +83,7 @@ def abstract_state(phase: Phase, mesh: Mesh) -> Any:
 
 
 def chunk_lengths(steps_per_epoch: int, longest: int) -> list[int]:
-  """Cuts an epoch into chunks of at most `longest` steps: equal ones where possible, for each length is one compilation."""
+  """Cuts an epoch into chunks of at most `longest` steps, equal ones where possible: each length is one compilation."""
   fewest = -(-steps_per_epoch // longest)
   chunks = next((n for n in range(fewest, 2 * fewest + 1) if steps_per_epoch % n == 0), fewest)
   return [steps_per_epoch // chunks + (i < steps_per_epoch % chunks) for i in range(chunks)]
@@ -185,7 +185,7 @@ def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tupl
 
 
 def _chunk(phase: Phase, prepare: Callable[..., Any], mesh: Mesh) -> Any:
-  """The jitted function of many steps: `(state, frozen, data, keys, rows [S, T, B], first) -> (state, terms [S, T])`."""
+  """The jitted function of many steps, `(state, frozen, data, keys, rows [S, T, B], first) -> (state, terms [S, T])`."""
 
   def chunk(state, frozen, data, key, rows, first):
     def body(state, inputs):

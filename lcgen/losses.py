@@ -51,7 +51,7 @@ def gaussian_elbo(images: jax.Array, output: vae.VAEOutput, sigma: float) -> tup
 
 
 def observation_sigma(kl_weight: float, pixels: int) -> float:
-  """The Gaussian's standard deviation, in model space, that `weighted_elbo` amounts to: sqrt(kl_weight x pixels / 2)."""
+  """The Gaussian's standard deviation that `weighted_elbo` amounts to, in model space: sqrt(kl_weight x pixels / 2)."""
   return math.sqrt(kl_weight * pixels / 2)
 
 
@@ -68,7 +68,7 @@ def distance_penalty(moved: jax.Array, latents: jax.Array, posterior_scale: jax.
     moved: z' = G(z), `[B, L]`.
     latents: z, `[B, L]`.
     posterior_scale: sigma, the standard deviation of q(z|x) averaged over the training set, `[L]`.
-    reduction: `"sum"` over latents as in the paper, or `"mean"`, which keeps its weight comparable between latent sizes.
+    reduction: `"sum"` over latents as in the paper, or `"mean"`, whose weight means the same at any latent size.
 
   Returns:
     `[B]`.
@@ -84,7 +84,7 @@ def squared_slopes(logit: Callable[[jax.Array], jax.Array], latents: jax.Array) 
 
 
 def interpolated_penalty(logit: Callable[[jax.Array], jax.Array], latents: jax.Array) -> jax.Array:
-  """(|gradient of the logit| - 1)^2 at each latent (Gulrajani et al. 2017), meant for points between real and actor's."""
+  """(|gradient of the logit| - 1)^2 at each latent (Gulrajani et al. 2017), for points between real and actor's."""
   return jnp.square(jnp.sqrt(squared_slopes(logit, latents) + 1e-10) - 1)  # the root has no gradient at 0
 
 

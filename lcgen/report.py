@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from rich import console as rich_console
 from rich import progress as rich_progress
 
 from lcgen import errors, figures, statistics
@@ -87,17 +88,17 @@ def progress(name: str, total: int, done: int) -> Iterator[Callable[[int, Mappin
       return
     last = now
     rate = (step - done) / (now - started)
-    _log.info("%-30s %6d/%d  %6.1f steps/s  %4.0f s left  %s", name, step, total, rate, (total - step) / rate, _terms(latest))
+    _log.info(
+      "%-30s %6d/%d  %6.1f steps/s  %4.0f s left  %s", name, step, total, rate, (total - step) / rate, _terms(latest)
+    )
 
   yield advance
 
 
 def _bar() -> rich_progress.Progress:
-  from rich import console
-
   columns = ("[bold]{task.description:30}", rich_progress.BarColumn(), rich_progress.MofNCompleteColumn())
   return rich_progress.Progress(
-    *columns, rich_progress.TimeRemainingColumn(), "{task.fields[terms]}", console=console.Console(stderr=True)
+    *columns, rich_progress.TimeRemainingColumn(), "{task.fields[terms]}", console=rich_console.Console(stderr=True)
   )
 
 
@@ -109,32 +110,27 @@ def _terms(record: Mapping[str, Any]) -> str:
 
 def results_table(results: Mapping[str, Any]) -> str:
   """The paper's Table 1 for this run, in Markdown: mean and standard deviation over seeds, a column an arm."""
-  arms = results["arms"]
-  seeds = len(results["seeds"])
+  arms, data, samples = results["arms"], results["data"], results["samples"]["actor"]
   rows = [["test set", *arms], ["---"] * (len(arms) + 1)]
   for test_set in next(iter(arms.values())):
     rows.append([test_set, *(_percent(arm[test_set]["accuracy"]) for arm in arms.values())])
-  data, samples = results["data"], results["samples"]["actor"]
-  judged = ", ".join(f"{name.replace('_', ' ')} {show(samples[name])}" for name, show in _SAMPLE_SCORES.items())
-  return "\n".join([
-    f"Accuracy in % on {data['name']}, mean ± standard deviation over {seeds} {'seed' if seeds == 1 else 'seeds'}; "
+  seeds = len(results["seeds"])
+  spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, hence no spread"
+  lines = [
+    f"Accuracy in % on {data['name']}, {spread}; "
     f"{data['train']} training, {data['validation']} validation and {data['test']} test images.",
     "",
     *("| " + " | ".join(row) + " |" for row in rows),
     "",
-    f"Actor samples, scored by a judge that reaches {_percent(results['judge']['test']['accuracy'])} % on the test images: {judged}.",
-    "",
-  ])
+    f"Actor samples: conditional accuracy {_percent(samples['conditional_accuracy'])} %, "
+    f"diversity {statistics.summary(samples['diversity'], digits=2)}, "
+    f"by a judge that is right on {_percent(results['judge']['test']['accuracy'])} % of the test images.",
+  ]
+  return "\n".join(lines) + "\n"
 
 
 def _percent(values: Sequence[float]) -> str:
   return statistics.summary([100 * value for value in values], digits=1)
-
-
-_SAMPLE_SCORES = {
-  "conditional_accuracy": lambda values: _percent(values) + " %",
-  "diversity": lambda values: statistics.summary(values, digits=2),
-}
 
 
 def build(workdir: epath.Path) -> None:
@@ -152,5 +148,7 @@ def build(workdir: epath.Path) -> None:
   table = results_table(results)
   write_text(workdir / "table.md", table)
   with (workdir / "samples.npz").open("rb") as file, np.load(file) as samples:
-    figures.draw_all(workdir / "figures", MetricsFile(workdir / "metrics.jsonl").read(), samples, results["data"]["class_names"])
+    figures.draw_all(
+      workdir / "figures", MetricsFile(workdir / "metrics.jsonl").read(), samples, results["data"]["class_names"]
+    )
   print(f"\n{table}\nFigures in {workdir / 'figures'}")

@@ -34,7 +34,7 @@ class TrainState:
 
 @struct.dataclass
 class ActorCriticState:
-  """The two players, the moving average of the actor's parameters that samples are drawn with, and its updates so far."""
+  """The two players, the moving average of the actor's parameters that samples are drawn with, its updates so far."""
 
   actor: TrainState
   critic: TrainState

@@ -115,7 +115,13 @@ def actor_critic_step(
 
   def update_critic(critic_state, inputs):
     return _update_critic(
-      critic_state, state.actor.params, *inputs, actor=actor, critic=critic, optimizer=critic_optimizer, weights=critic_weights
+      critic_state,
+      state.actor.params,
+      *inputs,
+      actor=actor,
+      critic=critic,
+      optimizer=critic_optimizer,
+      weights=critic_weights,
     )
 
   critic_state, critic_metrics = jax.lax.scan(update_critic, state.critic, (rounds, keys))
@@ -184,8 +190,16 @@ def _update_critic(
 
 
 def _update_actor(
-  state: states.TrainState, critic_variables, draws: _Draws, posterior_scale: jax.Array, *,
-  actor, critic, optimizer, weights, distance_reduction,
+  state: states.TrainState,
+  critic_variables,
+  draws: _Draws,
+  posterior_scale: jax.Array,
+  *,
+  actor,
+  critic,
+  optimizer,
+  weights,
+  distance_reduction,
 ) -> tuple[states.TrainState, Metrics]:
   """Eq. 3: fool the critic, and do not move further than that takes."""
   parts = {"prior": (draws.prior, draws.own), "encoded": (draws.encoded, draws.other)}

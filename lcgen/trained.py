@@ -11,7 +11,6 @@ from etils import epath
 
 from lcgen import checkpoint, config, errors, loop, parallel, sampling
 from lcgen import state as states
-from lcgen.data import images as ranges
 from lcgen.data import sources
 from lcgen.phases import Phases
 
@@ -83,7 +82,9 @@ class Run:
     """
     labels = np.asarray(labels)
     classes = len(self.class_names)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not ((0 <= labels) & (labels < classes)).all():
+    if (
+      labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not ((0 <= labels) & (labels < classes)).all()
+    ):
       raise ValueError(f"labels {labels!r}: must be a sequence of whole numbers from 0 to {classes - 1}")
     frozen = self._pick(self._actor, replica)
     return self._decode(self._move(jax.random.key(seed), jnp.asarray(labels), frozen), frozen)

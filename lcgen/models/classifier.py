@@ -29,7 +29,9 @@ class Classifier(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    trunk = layers.ConvBlocks(self.channels, self.form) if self.architecture == "conv" else layers.DenseBlocks(self.widths)
+    trunk = (
+      layers.ConvBlocks(self.channels, self.form) if self.architecture == "conv" else layers.DenseBlocks(self.widths)
+    )
     logits = nn.Dense(self.classes)(trunk(images, train))
     return layers.leaky_relu(logits) if self.activate_logits else logits
 

@@ -149,7 +149,7 @@ class DenseBlocks(nn.Module):
 
 
 class ConvBlocks(nn.Module):
-  """`len(channels)` times (3x3 convolution of stride 2, batch norm, leaky ReLU), flattened; `[B, H, W, C]` -> `[B, D]`."""
+  """`len(channels)` times (3x3 convolution of stride 2, batch norm, leaky ReLU); `[B, H, W, C]` -> flat `[B, D]`."""
 
   channels: Sequence[int]
   form: str = "native"
