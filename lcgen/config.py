@@ -34,7 +34,7 @@ def _some_of(*choices: str) -> Rule:
 
 
 _NATURAL, _POSITIVE = _at_least(0), _at_least(1)
-_RATE = Rule(float, lambda value: value > 0, "a number above 0")
+_RATE = Rule(float, lambda value: 0 < value < float("inf"), "a number above 0")
 _WEIGHT = Rule(float, lambda value: 0 <= value < float("inf"), "a number of at least 0")
 _SHARE = Rule(float, lambda value: 0 <= value <= 1, "a number in [0, 1]")
 _PROPER_SHARE = Rule(float, lambda value: 0 < value < 1, "a number between 0 and 1, both excluded")
@@ -172,6 +172,8 @@ def read(workdir: epath.Path) -> dict[str, Any] | None:
   Raises:
     InputError: where its `config.json` cannot be read.
   """
+  if workdir.exists() and not workdir.is_dir():
+    raise errors.InputError(f"--workdir={workdir} is not a folder; choose another")
   path = workdir / "config.json"
   if not path.exists():
     return None

@@ -40,7 +40,7 @@ def run(config: dict[str, Any], workdir: epath.Path) -> None:
     experiment.check_fit(config, facts)
   phases = Phases(config, facts)
   found = {
-    "parameters": {name: _total(shapes) for name, shapes in parameter_shapes(phases.networks).items()},
+    "parameters": {name: parameter_total(shapes) for name, shapes in parameter_shapes(phases.networks).items()},
     "observation_sigma": observation_sigma(config, phases.networks),
     "reconstruction_floor": reconstruction_floor(phases, data.train) if data else None,
     "replaced_per_batch": phases.replaced(),
@@ -66,10 +66,10 @@ def parameter_shapes(networks: Networks) -> dict[str, dict[str, tuple[int, ...]]
 def parameter_table(name: str, shapes: dict[str, tuple[int, ...]]) -> str:
   """A line a parameter: path, shape, number of values."""
   lines = [f"{path:<58} {'x'.join(map(str, shape)):>18} {math.prod(shape):>12,}" for path, shape in shapes.items()]
-  return "\n".join([f"{name}: {_total(shapes):,} trainable parameters", *(f"  {line}" for line in lines), ""])
+  return "\n".join([f"{name}: {parameter_total(shapes):,} trainable parameters", *(f"  {line}" for line in lines), ""])
 
 
-def _total(shapes: dict[str, tuple[int, ...]]) -> int:
+def parameter_total(shapes: dict[str, tuple[int, ...]]) -> int:
   return sum(math.prod(shape) for shape in shapes.values())
 
 

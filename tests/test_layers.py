@@ -1,0 +1,52 @@
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcgen.models import layers
+
+
+def reference_conv(images, kernel, stride):
+  """The definition, pixel by pixel, in float64."""
+  images, kernel = np.float64(images), np.float64(kernel)
+  batch, height, width, _ = images.shape
+  padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  rows, columns = range(0, height, stride), range(0, width, stride)
+  result = np.zeros((batch, len(rows), len(columns), kernel.shape[-1]))
+  for i, y in enumerate(rows):
+    for j, x in enumerate(columns):
+      result[:, i, j] = np.einsum("byxi,yxio->bo", padded[:, y : y + 3, x : x + 3], kernel)
+  return result
+
+
+@pytest.mark.parametrize("form", layers.FORMS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(6, 8), (7, 5), (1, 1)])
+@pytest.mark.parametrize("channels", [(3, 5), (5, 3)])
+def test_conv_follows_its_definition(form, stride, shape, channels):
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=(2, *shape, channels[0])).astype(np.float32)
+  kernel = rng.normal(size=(3, 3, *channels)).astype(np.float32)
+  result = layers.conv(jnp.asarray(images), jnp.asarray(kernel), stride, form)
+  np.testing.assert_allclose(result, reference_conv(images, kernel, stride), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", layers.FORMS)
+def test_conv_transpose_gives_what_torch_gave(form):
+  # Written by torch 2.13: ConvTranspose2d(3, 2, kernel_size=3, stride=2, padding=1, output_padding=1).
+  torch = np.load(pathlib.Path(__file__).parent / "conv_transpose2d.npz")
+  kernel = torch["kernel"].transpose(2, 3, 0, 1)
+  result = layers.conv_transpose(jnp.asarray(torch["images"]), jnp.asarray(kernel), form) + torch["bias"].reshape(1, 1, 1, -1)
+  np.testing.assert_allclose(result, torch["outputs"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("module", [layers.Conv(4, 1), layers.Conv(7, 1), layers.Conv(4, 2), layers.ConvTranspose(4)])
+def test_both_forms_agree_in_values_and_gradients(module):
+  images = jax.random.normal(jax.random.key(0), (2, 8, 8, 5))
+  variables = module.init(jax.random.key(1), images)
+  loss = lambda variables, form: jnp.square(module.clone(form=form).apply(variables, images)).sum()
+  results = [jax.value_and_grad(loss)(variables, form) for form in layers.FORMS]
+  chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-4)
