@@ -73,7 +73,7 @@ def distance_penalty(moved: jax.Array, latents: jax.Array, posterior_scale: jax.
   Returns:
     `[B]`.
   """
-  terms = jnp.log1p(jnp.square(moved - latents)) / jnp.square(posterior_scale)
+  terms = jnp.log1p(jnp.square(moved - latents)) / jnp.square(posterior_scale)[None, :]
   return terms.sum(axis=-1) if reduction == "sum" else terms.mean(axis=-1)
 
 

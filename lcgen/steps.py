@@ -69,8 +69,8 @@ def classifier_step(
 
 
 @struct.dataclass
-class _Draws:
-  """One draw of everything the game is played with: latents `[B, L]`, one-hot labels `[B, K]`."""
+class Draws:
+  """One draw of everything that the game is played with: latents `[B, L]`, one-hot labels `[B, K]`."""
 
   encoded: jax.Array  # q(z|x)
   prior: jax.Array  # p(z)
@@ -109,7 +109,7 @@ def actor_critic_step(
       `distance` (lambda_dist of Eq. 3, reduced over latents by `distance_reduction`).
     average_decay: decay of the moving average of the actor's parameters; 0 keeps the last ones.
   """
-  draws = _draw(batch, key, frozen, model, classes)
+  draws = draw(batch, key, frozen, model, classes)
   rounds = jax.tree.map(lambda a: a.reshape(critic_steps, -1, *a.shape[1:]), draws)  # [critic_steps, B, ...]
   keys = jax.random.split(jax.random.fold_in(key, 1), critic_steps)
 
@@ -142,11 +142,12 @@ def actor_critic_step(
   return states.ActorCriticState(actor_state, critic_state, average, state.updates + 1), metrics
 
 
-def _draw(batch: Batch, key: jax.Array, frozen: states.Frozen, model: vae.VAE, classes: int) -> _Draws:
+def draw(batch: Batch, key: jax.Array, frozen: states.Frozen, model: vae.VAE, classes: int) -> Draws:
+  """What one step of the game is played with."""
   encode_key, prior_key, label_key = jax.random.split(key, 3)
   encoded = model.apply(frozen.vae, batch["image"], method="encode").sample(encode_key)
   shift = jax.random.randint(label_key, batch["label"].shape, 1, classes)
-  return _Draws(
+  return Draws(
     encoded=encoded,
     prior=jax.random.normal(prior_key, encoded.shape),
     own=jax.nn.one_hot(batch["label"], classes),
@@ -155,7 +156,7 @@ def _draw(batch: Batch, key: jax.Array, frozen: states.Frozen, model: vae.VAE, c
 
 
 def _update_critic(
-  state: states.TrainState, actor_params, draws: _Draws, key: jax.Array, *, actor, critic, optimizer, weights
+  state: states.TrainState, actor_params, draws: Draws, key: jax.Array, *, actor, critic, optimizer, weights
 ) -> tuple[states.TrainState, Metrics]:
   """Eq. 2, with the encodings under another class's label as further negatives (Engel et al. 2018)."""
   moved = actor.apply({"params": actor_params}, draws.prior, draws.own)
@@ -192,7 +193,7 @@ def _update_critic(
 def _update_actor(
   state: states.TrainState,
   critic_variables,
-  draws: _Draws,
+  draws: Draws,
   posterior_scale: jax.Array,
   *,
   actor,
