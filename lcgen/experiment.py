@@ -240,10 +240,16 @@ class Experiment:
       "samples": {"actor": self._sample_scores(frozen, judge, test)},
       "judge": judged["judge"],
       "arms": arms,
-      "timing": {name: timing.summary() for name, timing in self._timing.items()},
+      "timing": self._timing_summary(),
     }
     self._write_samples(frozen)
     report.write_json(self._workdir / "results.json", results)
+
+  def _timing_summary(self) -> dict[str, dict[str, float]]:
+    """Seconds and steps of every phase, and of all arms of the classifier together."""
+    arms = [timing for name, timing in self._timing.items() if name.startswith("classifier/")]
+    total = loop.Timing(*(sum(getattr(arm, field.name) for arm in arms) for field in dataclasses.fields(loop.Timing)))
+    return {name: timing.summary() for name, timing in (self._timing | {"classifier": total}).items()}
 
   def _sample_scores(self, frozen: states.Frozen, judge: Any, test: list[evaluate.Batch]) -> dict[str, Any]:
     """What the judge says of actor samples, one value a seed."""

@@ -20,8 +20,10 @@ def _strict_ranks():
 @pytest.fixture(scope="session")
 def compilations(tmp_path_factory):
   """Environment of the test suite's processes: they share what they compile."""
-  return {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compilations")),
-          "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+  return {
+    "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compilations")),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+  }
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +33,11 @@ def start(compilations):
   def _start(*arguments, **environment):
     return subprocess.Popen(
       [sys.executable, "run.py", *map(str, arguments)],
-      cwd=ROOT, env=os.environ | compilations | environment,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+      cwd=ROOT,
+      env=os.environ | compilations | environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
     )
 
   return _start

@@ -39,7 +39,9 @@ def test_conv_transpose_gives_what_torch_gave(form):
   # Written by torch 2.13: ConvTranspose2d(3, 2, kernel_size=3, stride=2, padding=1, output_padding=1).
   torch = np.load(pathlib.Path(__file__).parent / "conv_transpose2d.npz")
   kernel = torch["kernel"].transpose(2, 3, 0, 1)
-  result = layers.conv_transpose(jnp.asarray(torch["images"]), jnp.asarray(kernel), form) + torch["bias"].reshape(1, 1, 1, -1)
+  result = layers.conv_transpose(jnp.asarray(torch["images"]), jnp.asarray(kernel), form) + torch["bias"].reshape(
+    1, 1, 1, -1
+  )
   np.testing.assert_allclose(result, torch["outputs"], rtol=1e-5, atol=1e-6)
 
 

@@ -9,7 +9,9 @@ from lcgen.models import vae
 RNG = np.random.default_rng(0)
 IMAGES, RECONSTRUCTIONS = RNG.normal(size=(2, 5, 4, 3, 2))
 MEAN, LOGVAR = RNG.normal(size=(2, 5, 6))
-OUTPUT = vae.VAEOutput(jnp.asarray(RECONSTRUCTIONS), vae.Posterior(jnp.asarray(MEAN), jnp.asarray(LOGVAR)), jnp.zeros((5, 6)))
+OUTPUT = vae.VAEOutput(
+  jnp.asarray(RECONSTRUCTIONS), vae.Posterior(jnp.asarray(MEAN), jnp.asarray(LOGVAR)), jnp.zeros((5, 6))
+)
 
 ERROR = ((IMAGES - RECONSTRUCTIONS) ** 2).mean(axis=(1, 2, 3))
 KL = 0.5 * (MEAN**2 + np.exp(LOGVAR) - 1 - LOGVAR).sum(axis=1)

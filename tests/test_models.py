@@ -23,7 +23,9 @@ GAME = {"actor": 23_101_440, "critic": 18_907_137}
 )
 def test_paper_sizes(name, facts, expected):
   phases = Phases(config.checked(load_config(name, "paper")), facts)
-  counts = {key: inspection.parameter_total(shapes) for key, shapes in inspection.parameter_shapes(phases.networks).items()}
+  counts = {
+    key: inspection.parameter_total(shapes) for key, shapes in inspection.parameter_shapes(phases.networks).items()
+  }
   assert counts | expected == counts
 
 

