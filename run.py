@@ -24,8 +24,10 @@ _MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the cluster that JAX de
 
 def _parse(argv: Sequence[str]) -> list[str]:
   try:
-    return flags.FLAGS(argv)
-  except flags.Error as error:
+    rest = flags.FLAGS(argv)
+    _CONFIG.value.to_dict()  # a config file that is not there is only missed when it is asked for
+    return rest
+  except (flags.Error, OSError) as error:
     return _refuse(str(error).strip().splitlines()[-1].strip())
   except (AttributeError, KeyError) as error:  # how config_flags answers a key that is not there
     return _refuse(f"a --config. flag names a key that the config does not have: {error}")

@@ -40,7 +40,7 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
   """Spreads a batch's leading axis over the data axis, inside a function that `over_seeds` maps."""
   if mesh.shape[DATA] == 1:
     return batch
-  return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec(DATA)))
+  return jax.lax.with_sharding_constraint(batch, PartitionSpec(DATA))
 
 
 def over_seeds(function: Callable[..., Any], mesh: Mesh, in_axes: Sequence[int | None]) -> Callable[..., Any]:

@@ -8,11 +8,12 @@ PHASES = ("vae", "actor_critic", "classifier/latent_constraints", "judge")
 # Longer than smoke, so that there is time to kill every phase between two checkpoints.
 LONGER = [
   "--config=configs/mnist5k.py:smoke",
-  "--config.vae.epochs=150",
-  "--config.actor_critic.epochs=150",
-  "--config.classifier.epochs=200",
-  "--config.evaluate.judge.epochs=150",
+  "--config.vae.epochs=50",
+  "--config.actor_critic.epochs=50",
+  "--config.classifier.epochs=50",
+  "--config.evaluate.judge.epochs=50",
   "--config.evaluate.sets=test,contrast",
+  "--config.train.checkpoint_steps=30",
 ]
 
 
@@ -27,7 +28,7 @@ def kill_in(phase, start, workdir):
   known = len(records(workdir, phase))
   process = start(*LONGER, f"--workdir={workdir}")
   deadline = time.monotonic() + 120
-  while len(records(workdir, phase)) < known + 30:
+  while len(records(workdir, phase)) < known + 12:
     assert process.poll() is None, process.communicate()[1]
     assert time.monotonic() < deadline
     time.sleep(0.01)
