@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+_TITLES = {"loss": "training loss", "accuracy": "accuracy on training batches"}
+
 Records = Sequence[Mapping[str, Any]]
 
 
@@ -60,7 +62,7 @@ def _curves(path: epath.Path, title: str, groups: Mapping[str, Records], terms: 
       epochs, values = [epoch for epoch, _ in points], np.array([value for _, value in points])
       panel.plot(epochs, values.mean(axis=1), label=group)
       panel.fill_between(epochs, values.min(axis=1), values.max(axis=1), alpha=0.25)
-    panel.set(title=term.replace("_", " "), xlabel="epoch")
+    panel.set(title=_TITLES.get(term, term.replace("_", " ")), xlabel="epoch")
     if len(groups) > 1:
       panel.legend()
   for panel in panels.flat[len(terms) :]:

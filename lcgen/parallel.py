@@ -19,11 +19,12 @@ def initialize(multihost: bool) -> None:
     jax.distributed.initialize()
 
 
-def make_mesh(seeds: int) -> Mesh:
-  """All devices of all hosts; the seed axis is the largest that divides both repetitions and devices."""
-  devices = jax.device_count()
-  across = math.gcd(seeds, devices)
-  return jax.make_mesh((across, devices // across), (SEED, DATA), axis_types=(AxisType.Auto, AxisType.Auto))
+def make_mesh(seeds: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """All devices of all hosts, or those given; the seed axis is the largest that divides repetitions and devices."""
+  devices = jax.devices() if devices is None else devices
+  across = math.gcd(seeds, len(devices))
+  shape, types = (across, len(devices) // across), (AxisType.Auto, AxisType.Auto)
+  return jax.make_mesh(shape, (SEED, DATA), axis_types=types, devices=devices)
 
 
 def per_seed(mesh: Mesh) -> NamedSharding:
