@@ -10,7 +10,7 @@ from absl import logging as absl_logging
 from etils import epath
 from ml_collections import config_flags
 
-from lcgen import config, errors, experiment, inspection, parallel
+from lcgen import config, errors, experiment, parallel
 
 _HERE = pathlib.Path(__file__).parent
 
@@ -50,10 +50,7 @@ def main(argv: Sequence[str]) -> None:
     values = config.checked(_CONFIG.value.to_dict())
     parallel.initialize(_MULTIHOST.value)
     workdir = epath.Path(_WORKDIR.value or f"runs/{_config_name()}")
-    if _STAGE.value == "inspect":
-      inspection.run(values, workdir)
-    else:
-      experiment.run(values, workdir, _STAGE.value)
+    experiment.run(values, workdir, _STAGE.value)
   except errors.InputError as error:
     _refuse(str(error))
   except errors.NonFiniteError as error:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from lcgen import calibration, checkpoint, errors, evaluate, loop, metrics, parallel, report, sampling
+from lcgen import calibration, checkpoint, errors, evaluate, inspection, loop, metrics, parallel, report, sampling
 from lcgen import config as configs
 from lcgen import state as states
 from lcgen.data import images as ranges
@@ -21,6 +21,11 @@ from lcgen.phases import Phases
 _log = logging.getLogger(__name__)
 
 STAGES = ("all", "vae", "actor_critic", "classifier", "evaluate", "report", "inspect")
+_NEEDS = {
+  "actor_critic": ("vae",),
+  "classifier": ("vae", "actor_critic"),
+  "evaluate": ("vae", "actor_critic", "classifier"),
+}
 _GRID = 10  # images a side in the figures
 
 
@@ -30,34 +35,53 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
   Args:
     config: from `config.checked`.
     workdir: where everything goes; made if it is not there.
-    stage: one of `STAGES` but `inspect`, which is `inspection.run`.
+    stage: one of `STAGES`.
 
   Raises:
     InputError: where config, workdir and data do not fit together; nothing has been written then.
     NonFiniteError: where training broke down; the last good checkpoint is kept.
   """
-  known = check_workdir(config, workdir)
-  results = workdir / "results.json"
-  if stage == "all" and known == config and results.exists():
-    stage = "report"
-  if stage == "report":
+  known, results = _check_workdir(config, workdir, stage), workdir / "results.json"
+  if stage == "report" or (stage == "all" and known == config and results.exists()):
     report.build(workdir)
-    return
-  data = load_data(config)
-  check_fit(config, data.facts)
-  if known != config:
-    results.unlink(missing_ok=True)
-    report.write_json(workdir / "config.json", config)
-  Experiment(config, workdir, data).run(stage)
-  if stage in ("all", "evaluate"):
-    report.build(workdir)
+  elif stage == "inspect":
+    _inspect(config, workdir)
+  else:
+    data = _load_data(config)
+    phases = Phases(config, data.facts)
+    _check_fit(phases)
+    if known != config:
+      results.unlink(missing_ok=True)
+      report.write_json(workdir / "config.json", config)
+    _log.info("VAE: %s", inspection.likelihood_words(phases, inspection.reconstruction_floor(phases, data.train)))
+    Experiment(phases, workdir, data).run(stage)
+    if results.exists():
+      report.build(workdir)
 
 
-def check_workdir(config: dict[str, Any], workdir: epath.Path) -> dict[str, Any] | None:
+def _inspect(config: dict[str, Any], workdir: epath.Path) -> None:
+  """Builds everything, trains nothing; of a TFDS set that is not prepared, finds all but what needs its images."""
+  training = None
+  try:
+    data = _load_data(config)
+    training, facts = data.train, data.facts
+  except errors.MissingDataError as error:
+    print(f"{error}\nInspecting without the images.\n")
+    facts = sources.announced(config["data"]["name"], config["data"]["dir"])
+  phases = Phases(config, facts)
+  if training is not None:
+    _check_fit(phases)
+  found = inspection.find(phases, training)
+  print(inspection.parameter_tables(phases.networks))
+  print(inspection.findings_words(phases, found))
+  report.write_json(workdir / "inspect.json", found)
+
+
+def _check_workdir(config: dict[str, Any], workdir: epath.Path, stage: str) -> dict[str, Any] | None:
   """The config that the workdir was made with, None for a new one.
 
   Raises:
-    InputError: where it belongs to another config.
+    InputError: where it belongs to another config, or lacks what the stage builds on.
   """
   known = configs.read(workdir)
   if known is not None and (differing := configs.differences(known, config)):
@@ -65,11 +89,13 @@ def check_workdir(config: dict[str, Any], workdir: epath.Path) -> dict[str, Any]
       f"--workdir={workdir} belongs to another config ({'; '.join(differing[:3])}"
       f"{'; ...' if len(differing) > 3 else ''}); choose another --workdir, or remove this one"
     )
+  for name in _NEEDS.get(stage, ()):
+    if not (workdir / "checkpoints" / name).exists():
+      raise errors.InputError(f"--stage={stage}: {name} is not trained in {workdir}; run --stage={name} first")
   return known
 
 
-def load_data(config: dict[str, Any]) -> sources.Dataset:
-  """The data set that a config asks for."""
+def _load_data(config: dict[str, Any]) -> sources.Dataset:
   section = config["data"]
   return sources.load(
     section["source"],
@@ -82,35 +108,40 @@ def load_data(config: dict[str, Any]) -> sources.Dataset:
   )
 
 
-def check_fit(config: dict[str, Any], facts: sources.Facts) -> None:
-  """Raises an InputError where a batch does not fit the data or the devices."""
-  for name in ("vae", "actor_critic", "classifier", "judge"):
-    section = config["evaluate"]["judge"] if name == "judge" else config[name]
-    path = "evaluate.judge" if name == "judge" else name
+def _check_fit(phases: Phases) -> None:
+  """Raises an InputError where the batches do not fit the data, or the run does not fit the devices."""
+  config, facts = phases.config, phases.facts
+  shards = parallel.make_mesh(config["seeds"]).shape[parallel.DATA]
+  sections = {name: config[name] for name in ("vae", "actor_critic", "classifier")}
+  for name, section in (sections | {"evaluate.judge": config["evaluate"]["judge"]}).items():
+    given = f"config.{name}.batch_size={section['batch_size']}"
     rows = section["batch_size"] * section.get("critic_steps", 1)
     if rows > facts.train:
-      times = " x critic_steps" if "critic_steps" in section else ""
+      taken = f"{rows} images, critic_steps batches," if "critic_steps" in section else f"{rows} images"
       raise errors.InputError(
-        f"config.{path}.batch_size={section['batch_size']}: a step takes {rows} images (batch_size{times}), but there "
-        f"are only {facts.train} training images; make it smaller"
+        f"{given}: a step takes {taken} and there are {facts.train} training images; make it smaller"
       )
-    shards = parallel.make_mesh(config["seeds"]).shape[parallel.DATA]
     if section["batch_size"] % shards:
-      raise errors.InputError(
-        f"config.{path}.batch_size={section['batch_size']}: must be a multiple of {shards}, the devices that share it"
-      )
+      raise errors.InputError(f"{given}: must be a multiple of {shards}, the devices that share a batch")
   for split in ("validation", "test"):
     if getattr(facts, split) == 0:
       raise errors.InputError(f"config.data.{split}: leaves no image for {split}; make it larger, or raise the limits")
+  needed, free = inspection.memory(phases), parallel.free_memory()
+  data = needed.pop("data")
+  size, name = max((size, name) for name, size in needed.items())
+  if free is not None and data + size > free:
+    raise errors.InputError(
+      f"the data ({data:,} bytes) and the phase {name} ({size:,} bytes) do not fit the {free:,} bytes free on a "
+      "device; use more devices, fewer --config.seeds, smaller networks or --config.data.train_limit"
+    )
 
 
 class Experiment:
-  """One config in one workdir, its data on the devices."""
+  """The phases of one config in one workdir, the data on the devices."""
 
-  def __init__(self, config: dict[str, Any], workdir: epath.Path, data: sources.Dataset):
-    self._config, self._workdir, self._data = config, workdir, data
-    self._phases = Phases(config, data.facts)
-    self._mesh = parallel.make_mesh(config["seeds"])
+  def __init__(self, phases: Phases, workdir: epath.Path, data: sources.Dataset):
+    self._phases, self._config, self._workdir, self._data = phases, phases.config, workdir, data
+    self._mesh = parallel.make_mesh(self._config["seeds"])
     self._metrics = report.MetricsFile(workdir / "metrics.jsonl")
     self._timing: dict[str, loop.Timing] = {}
     rows = {"image": data.train.images, "label": data.train.labels}

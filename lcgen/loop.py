@@ -55,7 +55,11 @@ class Pace:
 
 @dataclasses.dataclass
 class Timing:
-  """Seconds spent, summed over interruptions; `train_s` is the loop's time without compilation."""
+  """Seconds spent, summed over interruptions.
+
+  `compile_s` is the time that the chunks took to compile; `train_s` all other time in the loop, with validation,
+  logging and saving.
+  """
 
   compile_s: float = 0.0
   train_s: float = 0.0

@@ -27,6 +27,12 @@ def make_mesh(seeds: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
   return jax.make_mesh(shape, (SEED, DATA), axis_types=types, devices=devices)
 
 
+def free_memory() -> int | None:
+  """Bytes free on the fullest local device; None where the backend does not say, as on a CPU."""
+  known = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
+  return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in known) if known else None
+
+
 def per_seed(mesh: Mesh) -> NamedSharding:
   """The sharding of arrays with a leading seed axis."""
   return NamedSharding(mesh, PartitionSpec(SEED))

@@ -5,7 +5,6 @@ import importlib
 import jax
 import numpy as np
 
-from lcgen import config, experiment
 from lcgen.data import sources
 
 
@@ -36,11 +35,3 @@ def squares(count=80, classes=4, side=8, seed=0):
     y, x = divmod(label, 2)
     images[row, y * half : (y + 1) * half, x * half : (x + 1) * half] += 150
   return sources.Split(images.astype(np.uint8), labels.astype(np.int32))
-
-
-def toy_experiment(workdir, **overrides):
-  """An experiment on `squares`, as tiny as the smoke variant."""
-  values = config.checked(load_config("mnist5k", "smoke", **overrides))
-  names = ("0", "1", "2", "3")
-  data = sources.Dataset("squares", names, squares(seed=0), squares(16, seed=1), squares(20, seed=2))
-  return experiment.Experiment(values, workdir, data)
