@@ -50,7 +50,9 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
   return jax.lax.with_sharding_constraint(batch, PartitionSpec(DATA))
 
 
-def over_seeds(function: Callable[..., Any], mesh: Mesh, in_axes: Sequence[int | None]) -> Callable[..., Any]:
+def over_seeds(
+  function: Callable[..., Any], mesh: Mesh, in_axes: Sequence[int | None], vectorize: bool | None = None
+) -> Callable[..., Any]:
   """Maps a function of one repetition over the leading seed axis of its arguments.
 
   Each device group maps over the repetitions it holds: by `vmap` on accelerators, which fills them; one after
@@ -60,12 +62,14 @@ def over_seeds(function: Callable[..., Any], mesh: Mesh, in_axes: Sequence[int |
     function: takes and returns pytrees of one repetition.
     mesh: from `make_mesh`.
     in_axes: for each argument 0 (has a seed axis) or None (is shared), as for `jax.vmap`.
+    vectorize: `vmap` or one after another; None chooses by the backend.
   """
-  on_cpu = mesh.devices.flat[0].platform == "cpu"
+  if vectorize is None:
+    vectorize = mesh.devices.flat[0].platform != "cpu"
   mapped = [index for index, axis in enumerate(in_axes) if axis == 0]
 
   def local(*args):
-    if not on_cpu:
+    if vectorize:
       return jax.vmap(function, tuple(in_axes))(*args)
 
     def one(parts):

@@ -50,7 +50,8 @@ def test_mesh_spreads_repetitions_first():
   assert mesh.size == jax.device_count()
 
 
-def test_over_seeds_maps_what_has_a_seed_axis():
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_over_seeds_maps_what_has_a_seed_axis(vectorize):
   mesh = parallel.make_mesh(3)
   function = lambda tree, shared, key: {"sum": tree["a"] @ shared + jax.random.uniform(key)}
   tree, shared, keys = (
@@ -58,6 +59,6 @@ def test_over_seeds_maps_what_has_a_seed_axis():
     jnp.array([1.0, 10.0]),
     jax.random.split(jax.random.key(0), 3),
   )
-  result = jax.jit(parallel.over_seeds(function, mesh, (0, None, 0)))(tree, shared, keys)
+  result = jax.jit(parallel.over_seeds(function, mesh, (0, None, 0), vectorize))(tree, shared, keys)
   expected = [function({"a": tree["a"][i]}, shared, keys[i])["sum"] for i in range(3)]
   np.testing.assert_allclose(result["sum"], expected, rtol=1e-6)
