@@ -19,6 +19,7 @@ Corruption = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def _level(parameters, severity):
+  """The parameter of this severity."""
   return jnp.asarray(parameters)[severity - 1]
 
 
@@ -115,16 +116,5 @@ def _pixelate_matrix(size: int, factor: float) -> np.ndarray:
   return shrink[nearest].astype(np.float32)
 
 
-CORRUPTIONS: dict[str, Corruption] = {
-  function.__name__: function
-  for function in (
-    gaussian_noise,
-    impulse_noise,
-    gaussian_blur,
-    contrast,
-    brightness,
-    translation,
-    rotation,
-    pixelate,
-  )
-}
+_ALL = (gaussian_noise, impulse_noise, gaussian_blur, contrast, brightness, translation, rotation, pixelate)
+CORRUPTIONS: dict[str, Corruption] = {function.__name__: function for function in _ALL}

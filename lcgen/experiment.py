@@ -218,12 +218,8 @@ class Experiment:
       per_image, _ = objective(images, model.apply(variables, images, key))
       return jnp.where(batch["mask"], per_image, 0).sum()
 
-    mapped, keys, batches = (
-      self._mapped(loss, 0, 0, None),
-      self._phases.keys("evaluate"),
-      self._batches(self._data.validation),
-    )
-    size = len(self._data.validation)
+    mapped, keys = self._mapped(loss, 0, 0, None), self._phases.keys("evaluate")
+    batches, size = self._batches(self._data.validation), len(self._data.validation)
     return lambda state: {"loss": evaluate.total(lambda batch: mapped(state.variables, keys, batch), batches) / size}
 
   def _freeze(self, variables: Any) -> states.Frozen:
@@ -303,14 +299,13 @@ class Experiment:
     real = jnp.concatenate([looked(judge, batch) for batch in test], axis=1)[:, : facts.test]
     spread = jax.vmap(functools.partial(metrics.within_class_spread, classes=classes), in_axes=(0, None))
     drawn_labels = jnp.repeat(jnp.arange(classes), per_class)
-    diversity = spread(jnp.concatenate(features, axis=1), drawn_labels) / spread(
-      real, jnp.asarray(self._data.test.labels)
-    )
+    drawn_spread = spread(jnp.concatenate(features, axis=1), drawn_labels)
+    real_spread = spread(real, jnp.asarray(self._data.test.labels))
     by_class = np.stack([np.asarray(hit).mean(axis=1) for hit in hits], axis=1)  # [S, K]
     return {
       "conditional_accuracy": by_class.mean(axis=1).tolist(),
       "conditional_accuracy_by_class": by_class.tolist(),
-      "diversity": np.asarray(diversity).tolist(),
+      "diversity": np.asarray(drawn_spread / real_spread).tolist(),
     }
 
   def _write_samples(self, frozen: states.Frozen) -> None:
