@@ -145,14 +145,14 @@ def train(
       while step < total:
         epoch, position = divmod(step, steps_per_epoch)
         count = _next_length(lengths, position)
-        rows = np.stack([epoch_order(seed, epoch, size) for seed in seeds])
-        rows = rows[:, position * phase.rows : (position + count) * phase.rows].astype(np.int32)
+        orders = np.stack([epoch_order(seed, epoch, size) for seed in seeds]).astype(np.int32)  # [S, N]
+        rows = orders[:, position * phase.rows :][:, : count * phase.rows].reshape(len(seeds), count, phase.rows)
         arguments = (
           state,
           phase.frozen,
           data,
           phase.keys,
-          jax.device_put(rows.reshape(len(seeds), count, phase.rows), parallel.per_seed(mesh)),
+          jax.device_put(rows, parallel.per_seed(mesh)),
           jax.device_put(np.int32(step), parallel.replicated(mesh)),
         )
         if count not in compiled:
