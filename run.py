@@ -12,10 +12,9 @@ from ml_collections import config_flags
 
 from lcgen import config, errors, experiment, parallel
 
-_HERE = pathlib.Path(__file__).parent
-
+_DEFAULT = pathlib.Path(__file__).parent / "configs" / "mnist5k.py"
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", str(_HERE / "configs" / "mnist5k.py"), "Config file; a variant follows a colon: configs/mnist.py:paper."
+  "config", None, "Config file; a variant follows a colon; default: mnist5k.py."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; by default runs/ and the config's name.")
 _STAGE = flags.DEFINE_string("stage", "all", ", ".join(experiment.STAGES) + ".")
@@ -23,14 +22,18 @@ _MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the cluster that JAX de
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
+  # The default stands here and not in the flag, which would read it, and fail, before its errors can be caught.
+  if not any(argument.lstrip("-").partition("=")[0] == "config" for argument in argv[1:]):
+    argv = [argv[0], f"--config={_DEFAULT}", *argv[1:]]
   try:
     rest = flags.FLAGS(argv)
     _CONFIG.value.to_dict()  # a config file that is not there is only missed when it is asked for
     return rest
-  except (flags.Error, OSError) as error:
+  except (flags.Error, OSError, ValueError) as error:
     return _refuse(str(error).strip().splitlines()[-1].strip())
   except (AttributeError, KeyError) as error:  # how config_flags answers a key that is not there
-    return _refuse(f"a --config. flag names a key that the config does not have: {error}")
+    key = str(error).strip("\"'")
+    return _refuse(f"{key}: a --config.… flag names this key, which the config does not have; see configs/common.py")
 
 
 def _refuse(reason: str) -> None:

@@ -34,8 +34,8 @@ def _some_of(*choices: str) -> Rule:
 
 
 _NATURAL, _POSITIVE = _at_least(0), _at_least(1)
-_RATE = Rule(float, lambda value: 0 < value < float("inf"), "a number above 0")
-_WEIGHT = Rule(float, lambda value: 0 <= value < float("inf"), "a number of at least 0")
+_RATE = Rule(float, lambda value: 0 < value < float("inf"), "a finite number above 0")
+_WEIGHT = Rule(float, lambda value: 0 <= value < float("inf"), "a finite number of at least 0")
 _SHARE = Rule(float, lambda value: 0 <= value <= 1, "a number in [0, 1]")
 _PROPER_SHARE = Rule(float, lambda value: 0 < value < 1, "a number between 0 and 1, both excluded")
 _DECAY = Rule(float, lambda value: 0 <= value < 1, "a number in [0, 1)")

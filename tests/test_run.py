@@ -140,6 +140,33 @@ def test_bad_input_is_refused_in_a_sentence(run, tmp_path, arguments, words):
   assert not workdir.exists()
 
 
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["--config.vae.latents=3"], "latents"),
+    (["--config.vea.epochs=3"], "vea"),
+    (["--config.vae.epochs=many"], "many"),
+    (["--config.seeds=0"], "config.seeds=0"),
+    (["--config."], "invalid syntax"),
+    (["--config", "configs/nothing.py"], "nothing.py"),
+  ],
+)
+def test_the_default_config_refuses_bad_input_too(run, tmp_path, arguments, words):
+  code, _, stderr = run(f"--workdir={tmp_path / 'run'}", *arguments)
+  assert code == 2, stderr
+  assert words in stderr
+  assert len(stderr.strip().splitlines()) == 1
+  assert not (tmp_path / "run").exists()
+
+
+def test_the_default_config_is_the_five_thousand_digits(run, tmp_path):
+  code, stdout, stderr = run(f"--workdir={tmp_path}", "--stage=inspect", "--config.vae.latent_dim=48")
+  assert code == 0, stderr
+  assert "mnist5k, 3600 training, 400 validation, 1000 test images" in stdout
+  found = json.loads((tmp_path / "inspect.json").read_text())
+  assert found["parameters"]["actor"] < 600_000
+
+
 def test_a_workdir_of_another_config_is_left_alone(smoke, run):
   before = {path: path.read_bytes() for path in smoke.rglob("*") if path.is_file()}
   code, _, stderr = run(SMOKE, f"--workdir={smoke}", "--config.vae.epochs=3")
