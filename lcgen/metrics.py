@@ -1,4 +1,4 @@
-"""Scores of classifiers and of samples, as sums that can be added over batches."""
+"""Scores of classifiers and of samples."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,6 @@ import jax.numpy as jnp
 def count_correct(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
   """Number of unmasked examples whose largest logit is their label; `[B, K]`, `[B]`, `[B]` -> scalar."""
   return jnp.sum((logits.argmax(-1) == labels) & mask)
-
-
-def class_counts(hits: jax.Array, labels: jax.Array, classes: int) -> tuple[jax.Array, jax.Array]:
-  """Hits and examples of each class; `[N]` twice -> `[K]` twice."""
-  one_hot = jax.nn.one_hot(labels, classes)
-  return hits.astype(one_hot.dtype) @ one_hot, one_hot.sum(axis=0)
 
 
 def within_class_spread(features: jax.Array, labels: jax.Array, classes: int) -> jax.Array:

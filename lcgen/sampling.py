@@ -1,7 +1,6 @@
 """Drawing latents where a constraint holds, and turning latents into images."""
 
 import jax
-import jax.numpy as jnp
 
 from lcgen import calibration
 from lcgen import state as states
@@ -33,9 +32,3 @@ def actor_images(
 ) -> jax.Array:
   """One image in [0, 1] for each requested label; labels `[B]` -> `[B, H, W, C]`."""
   return decode(actor_latents(key, labels, frozen, actor=actor, classes=classes), frozen, model=model)
-
-
-def posterior_scale_sum(images: jax.Array, mask: jax.Array, variables, *, model: vae.VAE) -> jax.Array:
-  """Sum over the unmasked images of the standard deviation of q(z|x), `[L]`; images in model space."""
-  posterior = model.apply(variables, images, method="encode")
-  return jnp.where(mask[:, None], posterior.scale, 0).sum(axis=0)
