@@ -313,7 +313,8 @@ class Experiment:
     networks, classes = self._phases.networks, len(self._data.facts.class_names)
     frozen = jax.tree.map(lambda leaf: leaf[0], frozen)
     prior_key, actor_key = jax.random.split(self._phases.keys("evaluate")[0])
-    stored = self._data.test.images[: 2 * _GRID]
+    shown = np.linspace(0, len(self._data.test) - 1, 2 * _GRID).astype(int)  # spread, for sets that come class by class
+    stored = self._data.test.images[shown]
     originals = self._phases.prepare({"image": jnp.asarray(stored)})["image"]
     latents = networks.vae.apply(frozen.vae, originals, method="encode").mean
     prior = sampling.prior(prior_key, _GRID**2, networks.vae.latent_dim)
