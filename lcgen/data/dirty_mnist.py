@@ -1,0 +1,118 @@
+"""Dirty-MNIST as a TFDS builder, and the builder of sets made like it.
+
+Half of the set is MNIST; the other half are ambiguous images with several labels each, drawn from what an ensemble
+thought of them (Mukhoti et al. 2021, arXiv 2102.11582).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lcgen import errors
+from lcgen.data import builders, torch_files
+from lcgen.data.builders import CLASSES, SIDE
+
+HALVES = ("mnist", "ambiguous")
+LABELS_AN_IMAGE = 10  # drawn for each ambiguous image
+
+
+class _HalfAmbiguous(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Digits with one label each, followed by ambiguous images, each repeated for every label that was drawn for it."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  DESCRIPTION = ""
+  HOMEPAGE = ""
+
+  def _info(self):
+    features = {
+      "image": tfds.features.Image(shape=(SIDE, SIDE, 1)),
+      "label": tfds.features.ClassLabel(num_classes=CLASSES),
+      "label_counts": tfds.features.Tensor(shape=(CLASSES,), dtype=np.uint8),
+      "half": tfds.features.ClassLabel(names=HALVES),
+    }
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=self.DESCRIPTION,
+      features=tfds.features.FeaturesDict(features),
+      supervised_keys=("image", "label"),
+      homepage=self.HOMEPAGE,
+    )
+
+  def _generate_examples(self, images, labels, ambiguous, drawn) -> builders.Examples:
+    """Images uint8 `[N, 28, 28, 1]` with labels `[N]`; ambiguous ones `[M, 28, 28, 1]` with drawn labels `[M, L]`."""
+    one_hot = np.eye(CLASSES, dtype=np.uint8)
+    for index, example in builders.labelled(images, labels):
+      yield index, example | {"label_counts": one_hot[example["label"]], "half": 0}
+    for row, (image, image_labels) in enumerate(zip(ambiguous, drawn, strict=True)):
+      shared = {
+        "image": builders.png(image),
+        "label_counts": one_hot[image_labels].sum(axis=0, dtype=np.uint8),
+        "half": 1,
+      }
+      for place, label in enumerate(image_labels):
+        yield len(images) + row * len(image_labels) + place, shared | {"label": int(label)}
+
+
+class DirtyMNIST(builders.Downloads, _HalfAmbiguous, skip_registration=True):
+  """Dirty-MNIST (Mukhoti et al. 2021), published at github.com/BlackHC/ddu_dirty_mnist, as its two files have it.
+
+  The noise that its own loader adds to the images when it opens the files is added where the set is evaluated
+  (`lcgen/test_sets.py`). Pixel values are rounded to 1/255.
+  """
+
+  name = "dirty_mnist"
+  DESCRIPTION = "MNIST followed by Ambiguous-MNIST, each ambiguous image once for each of its ten drawn labels."
+  HOMEPAGE = "https://github.com/BlackHC/ddu_dirty_mnist"
+  url_infos = tfds.builder_cls("mnist").url_infos
+  md5s: Mapping[str, str] = {
+    f"{HOMEPAGE}/releases/download/data-v1.0.0/amnist_samples.pt": "4f7865093b1d28e34019847fab917722",
+    f"{HOMEPAGE}/releases/download/data-v1.0.0/amnist_labels.pt": "3bfc055a9f91a76d8d493e8b898c3c95",
+  }
+
+  def _split_generators(self, dl_manager):
+    files = self.download(dl_manager)
+    samples_path, labels_path = files["amnist_samples.pt"], files["amnist_labels.pt"]
+    samples, labels = torch_files.read(samples_path), torch_files.read(labels_path)
+    if samples.dtype != np.float32 or samples.shape[1:] != (1, SIDE, SIDE) or len(samples) % 2:
+      raise errors.InputError(
+        f"{samples_path}: {samples.dtype} {list(samples.shape)} and not float32 [2N, 1, 28, 28], training and test"
+      )
+    if not (samples.min() >= 0 and samples.max() <= 1):
+      raise errors.InputError(f"{samples_path}: values from {samples.min()} to {samples.max()} and not in [0, 1]")
+    if labels.shape != (len(samples), LABELS_AN_IMAGE):
+      raise errors.InputError(
+        f"{labels_path}: labels {list(labels.shape)} and not ten for each of {len(samples)} images"
+      )
+    images = np.round(samples * 255).astype(np.uint8).reshape(-1, SIDE, SIDE, 1)
+    builders.check_labels(labels, labels_path)
+    half = len(images) // 2
+    return {
+      split: self._generate_examples(*builders.mnist_arrays(files, part), images[rows], labels[rows])
+      for split, part, rows in (("train", "train", slice(None, half)), ("test", "t10k", slice(half, None)))
+    }
+
+
+class DirtyMNISTLike(_HalfAmbiguous, skip_registration=True):
+  """NOT the published Dirty-MNIST: a set made by its recipe with lcgen's own networks, from `lcgen.data.ambiguous`.
+
+  Args:
+    arrays: for each split images, labels, ambiguous images and their drawn labels, as `_generate_examples` takes them.
+    source: which digits it was made from, in words.
+    **builder: of TFDS.
+  """
+
+  name = "dirty_mnist_like"
+  HOMEPAGE = "https://github.com/BlackHC/ddu_dirty_mnist"
+
+  def __init__(self, *, arrays: Mapping[str, tuple[np.ndarray, ...]], source: str, **builder):
+    self._arrays = arrays
+    self.DESCRIPTION = (
+      f"Not the published Dirty-MNIST: generated by lcgen from {source} by the recipe published with it. Compare "
+      "scores on it with each other, not with published ones."
+    )
+    super().__init__(**builder)
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {split: self._generate_examples(*arrays) for split, arrays in self._arrays.items()}
