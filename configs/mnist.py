@@ -21,6 +21,7 @@ def get_config(variant: str = "") -> common.Config:
 def _paper(config: common.Config) -> None:
   common.paper(config)
   config.vae.hidden_dim = 1024
+  config.evaluate.sets = ("test", "dirty_mnist")
 
 
 def _small(config: common.Config) -> None:

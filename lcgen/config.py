@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from lcgen import augment, errors, evaluate
+from lcgen import augment, errors, test_sets
 from lcgen.data import sources
 
 
@@ -31,6 +31,10 @@ def _one_of(*choices: str) -> Rule:
 def _some_of(*choices: str) -> Rule:
   known = lambda value: len(value) > 0 and len(set(value)) == len(value) and all(item in choices for item in value)
   return Rule(tuple, known, f"one or more, each once, of {', '.join(choices)}")
+
+
+def _known_test_sets(names: tuple[Any, ...]) -> bool:
+  return len(names) > 0 and len(set(names)) == len(names) and all(map(test_sets.known, map(str, names)))
 
 
 _NATURAL, _POSITIVE = _at_least(0), _at_least(1)
@@ -61,6 +65,7 @@ SCHEMA: dict[str, Any] = {
     "source": _one_of(*sources.SOURCES),
     "name": _NAME,
     "dir": _TEXT,
+    "path": _TEXT,
     "validation": _PROPER_SHARE,
     "test": _PROPER_SHARE,
     "image_size": _NATURAL,
@@ -100,7 +105,11 @@ SCHEMA: dict[str, Any] = {
   },
   "classifier": _TRUNK | _TRAINING | {"activate_logits": _SWITCH, "arms": _some_of(*augment.ARMS), "share": _SHARE},
   "evaluate": {
-    "sets": _some_of(*evaluate.KNOWN_SETS),
+    "sets": Rule(
+      tuple,
+      _known_test_sets,
+      f"one or more, each once, of {', '.join(test_sets.FAMILIES)}, or a part of one, as in generated_cifar10_c/fog",
+    ),
     "batch_size": _POSITIVE,
     "samples_per_class": _at_least(2),
     "judge": _TRAINING | {"channels": _WIDTHS, "feature_dim": _POSITIVE},

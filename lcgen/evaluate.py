@@ -8,27 +8,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcgen import corruptions
+from lcgen import test_sets
 from lcgen.data import images as ranges
 from lcgen.data import sources
 
-TEST, CORRUPTIONS = "test", "corruptions"  # what `evaluate.sets` may name beside single corruptions
-CORRUPTED = "corrupted"  # the mean over all corrupted sets, in the results
-KNOWN_SETS = (TEST, CORRUPTIONS, *corruptions.CORRUPTIONS)
-
-Batch = dict[str, jax.Array]
+Batch = dict[str, Any]
+Scores = dict[str, dict[str, dict[str, list[float]]]]
 
 
 def batches(split: sources.Split, size: int, sharding: jax.sharding.Sharding | jax.Device) -> list[Batch]:
   """A split on the device in batches of exactly `size`, uint8; the last is filled with rows that its mask excludes."""
-  filled = -(-len(split) // size) * size
-  rows = np.arange(filled)
-  picked, mask = rows % len(split), rows < len(split)
-  parts = {"image": split.images[picked], "label": split.labels[picked], "mask": mask}
-  return [
-    jax.device_put({name: array[start : start + size] for name, array in parts.items()}, sharding)
-    for start in range(0, filled, size)
-  ]
+  parts = {"image": split.images, "label": split.labels, "mask": np.ones(len(split), bool)}
+  return list(_batches(parts, size, sharding))
+
+
+def _batches(parts: Mapping[str, np.ndarray], size: int, sharding: Any) -> Iterator[Batch]:
+  count = len(parts["mask"])
+  for start in range(0, count, size):
+    rows = np.arange(start, start + size)
+    batch = {name: array[rows % count] for name, array in parts.items()}
+    yield jax.device_put(batch | {"mask": batch["mask"] & (rows < count)}, sharding)
+
+
+def changed_batches(
+  test_set: test_sets.TestSet, split: sources.Split, classes: int, size: int, sharding: Any
+) -> Iterator[Batch]:
+  """The images of a test set as they are scored, `Unit`, each with its label distribution `target` `[B, K]`.
+
+  All sets come alike, whatever they are, so that what scores them compiles once.
+  """
+  rows = np.arange(len(split), dtype=np.uint32)
+  targets = np.eye(classes, dtype=np.float32)[split.labels] if split.targets is None else split.targets
+  parts = {"image": split.images, "label": split.labels, "mask": np.ones(len(split), bool)}
+  key, change = test_sets.key(test_set), test_sets.change(test_set)
+  for batch in _batches(parts | {"row": rows, "target": targets}, size, sharding):
+    yield batch | {"image": ranges.Unit(change(key, batch.pop("row"), batch["image"]))}
 
 
 def total(function: Callable[[Batch], Any], parts: Sequence[Batch]) -> Any:
@@ -36,55 +50,61 @@ def total(function: Callable[[Batch], Any], parts: Sequence[Batch]) -> Any:
   return functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), map(function, parts))
 
 
-def test_sets(clean: Sequence[Batch], names: Sequence[str]) -> Iterator[tuple[str, Sequence[Batch]]]:
-  """The test sets that `names` ask for, each `(name, batches)`: `test`, and every corruption as `name_severity`.
-
-  A corrupted set is a function of the images, their batches and its name alone: all arms and seeds see the same.
-  """
-  if TEST in names:
-    yield TEST, clean
-  for index, name in enumerate(corruptions.CORRUPTIONS):
-    if name not in names and CORRUPTIONS not in names:
-      continue
-    for severity in corruptions.SEVERITIES:
-      key = jax.random.fold_in(jax.random.key(index), severity)
-      yield (
-        f"{name}_{severity}",
-        [
-          batch | {"image": _corrupt(name)(jax.random.fold_in(key, place), batch["image"], severity)}
-          for place, batch in enumerate(clean)
-        ],
-      )
-
-
-@functools.cache
-def _corrupt(name: str) -> Callable[[jax.Array, jax.Array, int], jax.Array]:
-  """A jitted corruption of uint8 images, rounded to uint8 as a set on disk would be."""
-  corruption = corruptions.CORRUPTIONS[name]
-  return jax.jit(lambda key, images, severity: ranges.to_uint8(corruption(key, ranges.to_unit(images), severity)))
-
-
-def accuracies(
-  counts: Mapping[str, Callable[[Batch], jax.Array]], clean: Sequence[Batch], names: Sequence[str]
-) -> dict[str, dict[str, dict[str, list[float]]]]:
-  """Accuracy of several classifiers on the same test sets.
+def scores(
+  classifiers: Mapping[str, Callable[[Batch], dict[str, jax.Array]]],
+  wanted: Sequence[test_sets.TestSet],
+  read: Callable[[test_sets.TestSet], sources.Split],
+  *,
+  classes: int,
+  size: int,
+  sharding: Any,
+) -> tuple[Scores, dict[str, dict[str, Any]]]:
+  """Scores several classifiers on the same test sets.
 
   Args:
-    counts: for each classifier, `batch -> [S]` correct predictions among the unmasked.
-    clean: the test images, from `batches`.
-    names: as for `test_sets`.
+    classifiers: for each, `batch -> {"accuracy", "nll", "brier"}`, each `[S]`, summed over the unmasked.
+    wanted: the test sets.
+    read: the stored images of one; called once each, so that one at a time is held.
+    classes: number of classes.
+    size: of a batch.
+    sharding: where batches go.
 
   Returns:
-    `{classifier: {test set: {"accuracy": [one a seed]}}}`; `corrupted` is the mean over the corrupted sets.
+    `{classifier: {test set: {score: [one a seed]}}}`, and what is known of each set: `origin`, `images` and, where
+    labels were drawn, `ceiling` (the largest possible accuracy) and `label_entropy` (the smallest possible NLL, nats).
+    Where labels were drawn there is also the score `kl`, from the label distribution to the classifier's, in nats.
+    `corrupted` is the mean accuracy over all generated sets.
   """
-  size = int(total(lambda batch: batch["mask"].sum(), clean))
-  scores = {classifier: {} for classifier in counts}
-  for name, parts in test_sets(clean, names):
-    for classifier, count in counts.items():
-      scores[classifier][name] = np.asarray(total(count, parts)) / size
-  results = {}
-  for classifier, by_set in scores.items():
-    results[classifier] = {name: {"accuracy": accuracy.tolist()} for name, accuracy in by_set.items()}
-    if corrupted := [accuracy for name, accuracy in by_set.items() if name != TEST]:
-      results[classifier][CORRUPTED] = {"accuracy": np.mean(corrupted, axis=0).tolist()}
-  return results
+  results, facts = {classifier: {} for classifier in classifiers}, {}
+  for test_set in wanted:
+    split = read(test_set)
+    known = facts[test_set.name] = {"origin": test_set.origin, "images": len(split)}
+    if split.targets is not None:
+      known |= {"ceiling": test_sets.ceiling(split), "label_entropy": test_sets.label_entropy(split)}
+    parts = list(changed_batches(test_set, split, classes, size, sharding))
+    for classifier, score in classifiers.items():
+      sums = jax.device_get(total(score, parts))
+      means = {name: value.astype(np.float64) / len(split) for name, value in sums.items()}
+      if split.targets is not None:
+        means["kl"] = means["nll"] - known["label_entropy"]
+      results[classifier][test_set.name] = {name: value.tolist() for name, value in means.items()}
+  generated = [test_set.name for test_set in wanted if test_set.family in test_sets.GENERATED]
+  for by_set in results.values() if generated else ():
+    mean = np.mean([by_set[name]["accuracy"] for name in generated], axis=0)
+    by_set[test_sets.CORRUPTED] = {"accuracy": mean.tolist()}
+  for family in test_sets.DIRTY:
+    halves = [f"{family}/{half}" for half in test_sets.HALVES]
+    if set(halves) <= set(facts):
+      _join(results, facts, family, halves)
+  return results, facts
+
+
+def _join(results: Scores, facts: dict[str, dict[str, Any]], name: str, parts: Sequence[str]) -> None:
+  """Adds a set that consists of others: the mean of each score and fact, weighted by their images."""
+  sizes = [facts[part]["images"] for part in parts]
+  mean = lambda values: np.average(values, axis=0, weights=sizes).tolist()
+  facts[name] = {"origin": facts[parts[0]]["origin"], "images": sum(sizes)}
+  for fact in ("ceiling", "label_entropy"):
+    facts[name][fact] = mean([facts[part][fact] for part in parts])
+  for by_set in results.values():
+    by_set[name] = {score: mean([by_set[part][score] for part in parts]) for score in by_set[parts[0]]}

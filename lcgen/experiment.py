@@ -11,8 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from lcgen import calibration, checkpoint, errors, evaluate, inspection, loop, metrics, parallel, report, sampling
-from lcgen import config as configs
+from lcgen import (
+  calibration,
+  checkpoint,
+  door,
+  errors,
+  evaluate,
+  inspection,
+  loop,
+  metrics,
+  parallel,
+  report,
+  robustness,
+  sampling,
+  test_sets,
+)
 from lcgen import state as states
 from lcgen.data import images as ranges
 from lcgen.data import sources
@@ -20,12 +33,7 @@ from lcgen.phases import Phases
 
 _log = logging.getLogger(__name__)
 
-STAGES = ("all", "vae", "actor_critic", "classifier", "evaluate", "report", "inspect")
-_NEEDS = {
-  "actor_critic": ("vae",),
-  "classifier": ("vae", "actor_critic"),
-  "evaluate": ("vae", "actor_critic", "classifier"),
-}
+STAGES = ("all", "data", "vae", "actor_critic", "classifier", "evaluate", "report", "inspect")
 _GRID = 10  # images a side in the figures
 
 
@@ -41,15 +49,18 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
     InputError: where config, workdir and data do not fit together; nothing has been written then.
     NonFiniteError: where training broke down; the last good checkpoint is kept.
   """
-  known, results = _check_workdir(config, workdir, stage), workdir / "results.json"
+  known, results = door.check_workdir(config, workdir, stage), workdir / "results.json"
   if stage == "report" or (stage == "all" and known == config and results.exists()):
     report.build(workdir)
   elif stage == "inspect":
     _inspect(config, workdir)
+  elif stage == "data":
+    data = door.load_data(config, stage)
+    print(inspection.data_words(data.facts, door.wanted_test_sets(config, stage), config["data"]["dir"]))
   else:
-    data = _load_data(config)
+    data = door.load_data(config, stage)
     phases = Phases(config, data.facts)
-    _check_fit(phases)
+    door.check_fit(phases)
     if known != config:
       results.unlink(missing_ok=True)
       report.write_json(workdir / "config.json", config)
@@ -60,80 +71,21 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
 
 
 def _inspect(config: dict[str, Any], workdir: epath.Path) -> None:
-  """Builds everything, trains nothing; of a TFDS set that is not prepared, finds all but what needs its images."""
+  """Builds everything, trains and downloads nothing; of a set that is not there, all but what needs its images."""
   training = None
   try:
-    data = _load_data(config)
+    data = door.read_data(config)
     training, facts = data.train, data.facts
   except errors.MissingDataError as error:
     print(f"{error}\nInspecting without the images.\n")
     facts = sources.announced(config["data"]["name"], config["data"]["dir"])
   phases = Phases(config, facts)
   if training is not None:
-    _check_fit(phases)
+    door.check_fit(phases)
   found = inspection.find(phases, training)
   print(inspection.parameter_tables(phases.networks))
   print(inspection.findings_words(phases, found))
   report.write_json(workdir / "inspect.json", found)
-
-
-def _check_workdir(config: dict[str, Any], workdir: epath.Path, stage: str) -> dict[str, Any] | None:
-  """The config that the workdir was made with, None for a new one.
-
-  Raises:
-    InputError: where it belongs to another config, or lacks what the stage builds on.
-  """
-  known = configs.read(workdir)
-  if known is not None and (differing := configs.differences(known, config)):
-    raise errors.InputError(
-      f"--workdir={workdir} belongs to another config ({'; '.join(differing[:3])}"
-      f"{'; ...' if len(differing) > 3 else ''}); choose another --workdir, or remove this one"
-    )
-  for name in _NEEDS.get(stage, ()):
-    if not (workdir / "checkpoints" / name).exists():
-      raise errors.InputError(f"--stage={stage}: {name} is not trained in {workdir}; run --stage={name} first")
-  return known
-
-
-def _load_data(config: dict[str, Any]) -> sources.Dataset:
-  section = config["data"]
-  return sources.load(
-    section["source"],
-    section["name"],
-    section["dir"],
-    validation=section["validation"],
-    test=section["test"],
-    train_limit=section["train_limit"],
-    test_limit=section["test_limit"],
-  )
-
-
-def _check_fit(phases: Phases) -> None:
-  """Raises an InputError where the batches do not fit the data, or the run does not fit the devices."""
-  config, facts = phases.config, phases.facts
-  shards = parallel.make_mesh(config["seeds"]).shape[parallel.DATA]
-  sections = {name: config[name] for name in ("vae", "actor_critic", "classifier")}
-  for name, section in (sections | {"evaluate.judge": config["evaluate"]["judge"]}).items():
-    given = f"config.{name}.batch_size={section['batch_size']}"
-    rows = section["batch_size"] * section.get("critic_steps", 1)
-    if rows > facts.train:
-      taken = f"{rows} images, critic_steps batches," if "critic_steps" in section else f"{rows} images"
-      raise errors.InputError(
-        f"{given}: a step takes {taken} and there are {facts.train} training images; make it smaller"
-      )
-    if section["batch_size"] % shards:
-      raise errors.InputError(f"{given}: must be a multiple of {shards}, the devices that share a batch")
-  for split in ("validation", "test"):
-    if getattr(facts, split) == 0:
-      raise errors.InputError(f"config.data.{split}: leaves no image for {split}; make it larger, or raise the limits")
-  needed, free = inspection.memory(phases), parallel.free_memory()
-  data = needed.pop("data")
-  size, name = max((size, name) for name, size in needed.items())
-  if free is not None and data + size > free:
-    raise errors.InputError(
-      f"the data ({data:,} bytes) and the phase {name} ({size:,} bytes) do not fit the {free:,} bytes free on a "
-      "device; use more devices, fewer --config.seeds, smaller networks or --config.data.train_limit"
-    )
 
 
 class Experiment:
@@ -196,13 +148,22 @@ class Experiment:
     return evaluate.batches(split, size, parallel.replicated(self._mesh))
 
   def _correct(self, model: Any) -> Callable[[Any, evaluate.Batch], jax.Array]:
-    """`(variables, batch) -> [S]` correct predictions; compiled once for all sets and repetitions."""
+    """`(variables, batch) -> [S]` correct predictions."""
 
     def count(variables, batch):
       logits = model.apply(variables, self._phases.prepare(batch)["image"])
       return metrics.count_correct(logits, batch["label"], batch["mask"])
 
     return self._mapped(count, 0, None)
+
+  def _scores(self, model: Any) -> Callable[[Any, evaluate.Batch], dict[str, jax.Array]]:
+    """`(variables, batch) -> {score: [S]}`, sums; compiled once for all test sets and repetitions."""
+
+    def score(variables, batch):
+      logits = model.apply(variables, self._phases.prepare(batch)["image"])
+      return metrics.soft_scores(logits, batch["label"], batch["target"], batch["mask"])
+
+    return self._mapped(score, 0, None)
 
   def _validation_accuracy(self, model: Any) -> loop.Validate:
     count, batches = self._correct(model), self._batches(self._data.validation)
@@ -254,23 +215,39 @@ class Experiment:
 
   def _evaluate(self, frozen: states.Frozen, classifiers: dict[str, Any], judge: Any) -> None:
     """Scores classifiers and samples; writes `samples.npz`, then `results.json`."""
-    networks, names = self._phases.networks, self._config["evaluate"]["sets"]
-    test = self._batches(self._data.test)
-    _log.info("evaluating on %s: %d test images", ", ".join(names), len(self._data.test))
-    count, judge_count = self._correct(networks.classifier), self._correct(networks.judge)
-    counts = {arm: functools.partial(count, variables) for arm, variables in classifiers.items()}
-    arms = evaluate.accuracies(counts, test, names)
-    judged = evaluate.accuracies({"judge": functools.partial(judge_count, judge)}, test, (evaluate.TEST,))
+    networks, wanted = self._phases.networks, door.wanted_test_sets(self._config, "evaluate")
+    _log.info("evaluating on %d test sets: %s", len(wanted), ", ".join(self._config["evaluate"]["sets"]))
+    score, judge_score = self._scores(networks.classifier), self._scores(networks.judge)
+    arms, known = self._scored({arm: functools.partial(score, own) for arm, own in classifiers.items()}, wanted)
+    judged, _ = self._scored({"judge": functools.partial(judge_score, judge)}, [test_sets.TestSet(test_sets.TEST)])
     results = {
       "seeds": list(self._phases.seeds),
       "data": dataclasses.asdict(self._data.facts),
-      "samples": {"actor": self._sample_scores(frozen, judge, test)},
+      "samples": {"actor": self._sample_scores(frozen, judge, self._batches(self._data.test))},
       "judge": judged["judge"],
       "arms": arms,
+      "test_sets": known,
+      "robustness": {
+        arm: robustness.summarize({one: np.array(scores[one.name]["accuracy"]) for one in wanted})
+        for arm, scores in arms.items()
+      },
       "timing": self._timing_summary(),
     }
     self._write_samples(frozen)
     report.write_json(self._workdir / "results.json", results)
+
+  def _scored(
+    self, classifiers: dict[str, Callable[[evaluate.Batch], dict[str, jax.Array]]], wanted: list[test_sets.TestSet]
+  ) -> tuple[evaluate.Scores, dict[str, dict[str, Any]]]:
+    size, stored = self._config["evaluate"]["batch_size"], any(one.tfds_name for one in wanted)
+    return evaluate.scores(
+      classifiers,
+      wanted,
+      lambda one: test_sets.read(one, self._data.test, self._config["data"]["dir"]),
+      classes=len(self._data.class_names),
+      size=size if stored else min(size, len(self._data.test)),
+      sharding=parallel.replicated(self._mesh),
+    )
 
   def _timing_summary(self) -> dict[str, dict[str, float]]:
     """Seconds and steps of every phase, and of all arms of the classifier together."""
@@ -287,7 +264,7 @@ class Experiment:
       labels = jnp.full(per_class, label)
       key = jax.random.fold_in(key, label)
       images = sampling.actor_images(key, labels, frozen, model=networks.vae, actor=networks.actor, classes=classes)
-      features, logits = networks.judge.apply(judge, ranges.to_model(images), method="score")
+      features, logits = networks.judge.apply(judge, ranges.to_model(ranges.Unit(images)), method="score")
       return features, logits.argmax(-1) == labels
 
     def look(judge, batch):

@@ -1,14 +1,15 @@
 """What a config amounts to before anything is trained: sizes, noise scale, error floor, memory."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lcgen import evaluate, losses, parallel
+from lcgen import evaluate, losses, parallel, test_sets
 from lcgen.data import images as ranges
-from lcgen.data import sources
+from lcgen.data import prepared, sources
 from lcgen.phases import Networks, Phases
 
 _NETWORKS = {  # what each takes, by the names of `Networks.example`
@@ -107,6 +108,19 @@ def likelihood_words(phases: Phases, floor: float | None) -> str:
       f"no reconstruction error below {floor:.3f}"
     )
   return words
+
+
+def data_words(facts: sources.Facts, wanted: Sequence[test_sets.TestSet], directory: str) -> str:
+  """The data set and the test sets of a config, a line a family, and where published ones lie."""
+  lines = [
+    f"{facts.name}: {facts.train} training, {facts.validation} validation, {facts.test} test images of "
+    f"{'x'.join(map(str, facts.shape))}, classes {', '.join(facts.class_names)}"
+  ]
+  for family in dict.fromkeys(test_set.family for test_set in wanted):
+    members = [test_set for test_set in wanted if test_set.family == family]
+    place = f", in {prepared.home(directory) / family}" if members[0].tfds_name else ""
+    lines.append(f"{family}: {len(members)} test sets, {members[0].origin}{place}")
+  return "\n".join(lines)
 
 
 def findings_words(phases: Phases, found: dict[str, Any]) -> str:

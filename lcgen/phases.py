@@ -141,11 +141,10 @@ class Phases:
 
   def _generate(self, key: jax.Array, labels: jax.Array, frozen: states.Frozen) -> jax.Array:
     networks = self.networks
-    return ranges.to_model(
-      sampling.actor_images(
-        key, labels, frozen, model=networks.vae, actor=networks.actor, classes=networks.classifier.classes
-      )
+    images = sampling.actor_images(
+      key, labels, frozen, model=networks.vae, actor=networks.actor, classes=networks.classifier.classes
     )
+    return ranges.to_model(ranges.Unit(images))
 
   def _optimizer(self, section, rows: int | None = None, **betas: float) -> optax.GradientTransformation:
     total = self.facts.train // (rows or section["batch_size"]) * section["epochs"]

@@ -1,6 +1,7 @@
 """What a run tells: its progress, its metrics file, its results and their table."""
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -112,8 +113,9 @@ def results_table(results: Mapping[str, Any]) -> str:
   """The paper's Table 1 for this run, in Markdown: mean and standard deviation over seeds, a column an arm."""
   arms, data, samples = results["arms"], results["data"], results["samples"]["actor"]
   rows = [["test set", *arms], ["---"] * (len(arms) + 1)]
-  for test_set in next(iter(arms.values())):
-    rows.append([test_set, *(_percent(arm[test_set]["accuracy"]) for arm in arms.values())])
+  for words, path, summary in _rows(results):
+    values = [functools.reduce(lambda part, key: part[key], path, parts) for parts in _by_arm(results)]
+    rows.append([words, *map(summary, values)])
   seeds = len(results["seeds"])
   spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, hence no spread"
   lines = [
@@ -129,8 +131,44 @@ def results_table(results: Mapping[str, Any]) -> str:
   return "\n".join(lines) + "\n"
 
 
+def _by_arm(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """What each arm scored: by test set, and in families of corruptions."""
+  return [{"sets": sets, "families": results["robustness"][arm]} for arm, sets in results["arms"].items()]
+
+
+def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...], Callable[[Sequence[float]], str]]]:
+  """The table's rows: what it is in words, where each arm has its value, and how it is written.
+
+  Single corruptions are left to `results.json`, the sets of one classifier's images to their means.
+  """
+  first = _by_arm(results)[0]
+  for name, known in results["test_sets"].items():
+    family, _, part = name.partition("/")
+    if family in first["families"] and part != "identity":
+      continue
+    origin = "" if known["origin"] == "own" else f", {known['origin']}"
+    limit = f", no classifier exceeds {100 * known['ceiling']:.1f}" if known.get("ceiling", 1) < 1 else ""
+    yield f"{name}{origin}{limit}", ("sets", name, "accuracy"), _percent
+    if part == "ambiguous":
+      for score in ("nll", "brier", "kl"):
+        yield f"{name}: {score.upper()} of the drawn labels", ("sets", name, score), _plain
+  for family, summary in first["families"].items():
+    count = len(summary["by_corruption"])
+    words = {"benchmark": "the benchmark's 15", "all": f"all {count}", "selected": f"the {count} evaluated"}
+    for name in summary["means"]:
+      yield f"{family}: mean of {words[name]} corruptions", ("families", family, "means", name), _percent
+    for group in summary.get("by_group", ()):
+      yield f"{family}: {group}", ("families", family, "by_group", group), _percent
+    for name in list(summary.get("relative", ()))[:1]:
+      yield f"{family}: {words[name]}, relative to clean", ("families", family, "relative", name), _percent
+
+
 def _percent(values: Sequence[float]) -> str:
   return statistics.summary([100 * value for value in values], digits=1)
+
+
+def _plain(values: Sequence[float]) -> str:
+  return statistics.summary(values, digits=3)
 
 
 def build(workdir: epath.Path) -> None:

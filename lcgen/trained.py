@@ -11,6 +11,7 @@ from etils import epath
 
 from lcgen import checkpoint, config, errors, loop, parallel, sampling
 from lcgen import state as states
+from lcgen.data import images as ranges
 from lcgen.data import sources
 from lcgen.phases import Phases
 
@@ -111,7 +112,7 @@ class Run:
       raise ValueError(f"images of shape {images.shape}: must be [N, H, W, {colours}]")
     if images.dtype != jnp.uint8 and not (images.min() >= 0 and images.max() <= 1):
       raise ValueError(f"images from {images.min()} to {images.max()}: floats must be in [0, 1]; else pass uint8")
-    return self._phases.prepare({"image": images})["image"]
+    return self._phases.prepare({"image": images if images.dtype == jnp.uint8 else ranges.Unit(images)})["image"]
 
   def _pick(self, tree: Any, replica: int) -> Any:
     if not 0 <= replica < self.replicas:

@@ -31,7 +31,7 @@ def test_every_shipped_config_passes(name, variant):
     ("classifier.arms", ("none", "cutout"), "latent_constraints"),
     ("classifier.arms", ("none", "none"), "each once"),
     ("data.validation", 1.0, "between 0 and 1"),
-    ("evaluate.sets", ("tests",), "corruptions"),
+    ("evaluate.sets", ("tests",), "generated_mnist_c"),
     ("train.chunk_steps", True, "at least 1"),
     ("vae.epochs", "3", "at least 1"),
     ("vae", 3, "a section"),
@@ -60,8 +60,8 @@ def test_unknown_and_missing_keys_are_errors():
 
 
 def test_names_may_come_as_one_text():
-  values = config.checked(load_config("mnist5k", evaluate__sets=("test,rotation",)))
-  assert values["evaluate"]["sets"] == ("test", "rotation")
+  values = config.checked(load_config("mnist5k", evaluate__sets=("test,dirty_mnist",)))
+  assert values["evaluate"]["sets"] == ("test", "dirty_mnist")
 
 
 def test_only_what_decides_the_training_separates_workdirs():

@@ -12,7 +12,7 @@ LONGER = [
   "--config.actor_critic.epochs=50",
   "--config.classifier.epochs=50",
   "--config.evaluate.judge.epochs=50",
-  "--config.evaluate.sets=test,contrast",
+  "--config.evaluate.sets=test,generated_cifar10_c/contrast",
   "--config.train.checkpoint_steps=30",
 ]
 

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 import lcgen
+from lcgen.data import prepared
+from tests import archives
 from tests.conftest import ROOT
+from tests.test_local import write_folder
 
 SMOKE = "--config=configs/mnist5k.py:smoke"
 ARMS = ("none", "latent_constraints")
@@ -20,14 +23,18 @@ def test_a_run_leaves_what_it_promises(smoke):
   results = json.loads((smoke / "results.json").read_text())
   assert results["seeds"] == [0, 1]
   assert results["data"].items() >= {"name": "mnist5k", "train": 360, "validation": 40, "test": 100}.items()
-  sets = list(results["arms"]["none"])
-  assert sets[0] == "test"
-  assert sets[-1] == "corrupted"
-  assert len(sets) == 42
+  contrast = [f"generated_cifar10_c/contrast_{severity}" for severity in range(1, 6)]
+  sets = ["test", *contrast, "generated_mnist_c/stripe"]
+  assert list(results["test_sets"]) == sets
+  assert [known["origin"] for known in results["test_sets"].values()] == ["own"] + ["generated"] * 6
   for arm in ARMS:
-    assert all(len(scores["accuracy"]) == 2 for scores in results["arms"][arm].values())
-    shifted = [scores["accuracy"] for name, scores in results["arms"][arm].items() if name not in ("test", "corrupted")]
-    np.testing.assert_allclose(results["arms"][arm]["corrupted"]["accuracy"], np.mean(shifted, axis=0))
+    scores = results["arms"][arm]
+    assert list(scores) == [*sets, "corrupted"]
+    assert all(len(values["accuracy"]) == 2 for values in scores.values())
+    shifted = [scores[name]["accuracy"] for name in sets[1:]]
+    np.testing.assert_allclose(scores["corrupted"]["accuracy"], np.mean(shifted, axis=0))
+    mean = np.mean([scores[name]["accuracy"] for name in contrast], axis=0)
+    np.testing.assert_allclose(results["robustness"][arm]["generated_cifar10_c"]["means"]["selected"], mean)
   actor = results["samples"]["actor"]
   assert len(actor["conditional_accuracy"]) == len(actor["diversity"]) == 2
   np.testing.assert_allclose(np.mean(actor["conditional_accuracy_by_class"], axis=1), actor["conditional_accuracy"])
@@ -121,6 +128,17 @@ def test_inspect_trains_nothing(run, tmp_path):
       ["--config.data.source=tfds", "--config.data.name=mnist", "--config.data.dir=nowhere"],
       ["nowhere/mnist", "data.dir"],
     ),
+    (
+      ["--config.evaluate.sets=test,dirty_mnist", "--config.data.dir=nowhere"],
+      ["nowhere/dirty_mnist", "--config.data.dir=DIR", "--config.evaluate.sets", "generated_mnist_c"],
+    ),
+    (
+      ["--config.evaluate.sets=cifar10_corrupted/fog", "--config.data.dir=nowhere"],
+      ["nowhere/cifar10_corrupted", "CIFAR-10-C.tar", "zenodo.org"],
+    ),
+    (["--config.evaluate.sets=test,fog"], ["evaluate.sets", "generated_cifar10_c/fog"]),
+    (["--config.data.source=folder", "--config.data.path=nowhere"], ["data.path=nowhere", "not a folder"]),
+    (["--config.data.source=npz"], ["data.path=", "no such file"]),
     (["--stage=train"], ["--stage=train", "inspect"]),
     (["--stage=report"], ["no results"]),
     (["train"], ["train", "flag"]),
@@ -165,6 +183,64 @@ def test_the_default_config_is_the_five_thousand_digits(run, tmp_path):
   assert "mnist5k, 3600 training, 400 validation, 1000 test images" in stdout
   found = json.loads((tmp_path / "inspect.json").read_text())
   assert found["parameters"]["actor"] < 600_000
+
+
+def test_the_data_stage_reads_everything_and_writes_nothing(run, tmp_path):
+  code, stdout, stderr = run(SMOKE, f"--workdir={tmp_path / 'run'}", "--stage=data")
+  assert code == 0, stderr
+  assert "mnist5k: 360 training, 40 validation, 100 test images of 28x28x1" in stdout
+  assert "generated_cifar10_c: 5 test sets, generated" in stdout
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_run_on_a_folder_of_images(run, tmp_path):
+  pictures = write_folder(tmp_path / "pets", shape=(20, 14, 3), count=40)
+  code, stdout, stderr = run(
+    SMOKE,
+    f"--workdir={tmp_path / 'run'}",
+    "--config.data.source=folder",
+    f"--config.data.path={pictures}",
+    "--config.data.image_size=16",
+    "--config.vae.architecture=conv",
+  )
+  assert code == 0, stderr
+  results = json.loads((tmp_path / "run" / "results.json").read_text())
+  assert results["data"].items() >= {"name": "pets", "class_names": ["cat", "dog"], "train": 72, "test": 80}.items()
+  assert "Accuracy in % on pets" in stdout
+  assert lcgen.load(tmp_path / "run").sample([1, 0]).shape == (2, 16, 16, 3)
+
+
+def test_a_run_on_published_sets(run, tmp_path):
+  """MNIST and Dirty-MNIST, small, from archives in the official formats."""
+  folder, data_dir = tmp_path / "official", str(tmp_path / "tfds")
+  archives.write_all(folder, train=400, test=100)
+  with archives.serve(folder) as server, pytest.MonkeyPatch.context() as patch:
+    archives.point_builders(archives.addresses(server.base, folder), patch.setattr)
+    prepared.ensure(["mnist", "mnist_corrupted/identity", "mnist_corrupted/fog", "dirty_mnist"], data_dir, "")
+  code, stdout, stderr = run(
+    "--config=configs/mnist.py:smoke",
+    f"--workdir={tmp_path / 'run'}",
+    f"--config.data.dir={data_dir}",
+    "--config.evaluate.sets=test,mnist_corrupted/identity,mnist_corrupted/fog,dirty_mnist",
+  )
+  assert code == 0, stderr
+  results = json.loads((tmp_path / "run" / "results.json").read_text())
+  assert {name: known["images"] for name, known in results["test_sets"].items()} == {
+    "test": 100,
+    "mnist_corrupted/identity": 100,
+    "mnist_corrupted/fog": 100,
+    "dirty_mnist/mnist": 100,
+    "dirty_mnist/ambiguous": 20,
+    "dirty_mnist": 120,
+  }
+  ceiling = results["test_sets"]["dirty_mnist/ambiguous"]["ceiling"]
+  for arm in ARMS:
+    scores = results["arms"][arm]
+    assert scores["mnist_corrupted/identity"]["accuracy"] == scores["test"]["accuracy"]
+    assert max(scores["dirty_mnist/ambiguous"]["accuracy"]) <= ceiling + 1e-6
+    assert min(scores["dirty_mnist/ambiguous"]["kl"]) > 0
+    assert "corrupted" not in scores
+  assert f"dirty_mnist/ambiguous, published, no classifier exceeds {100 * ceiling:.1f} |" in stdout
 
 
 def test_a_workdir_of_another_config_is_left_alone(smoke, run):

