@@ -93,8 +93,9 @@ def _quantise(plane: jax.Array, table: jax.Array) -> jax.Array:
   height, width = plane.shape[1:]
   rows, columns = (np.kron(np.eye(size // 8), _cosines()).astype(np.float32) for size in (height, width))
   steps = jnp.tile(table, (height // 8, width // 8))[None, :, :, None]
-  coefficients = filters.separable(plane[..., None] - 128, rows, columns)
-  rounded = jnp.round(coefficients / steps) * steps
+  coefficients = filters.separable(plane[..., None] - 128, rows, columns) / steps
+  # Halves, which are common, go away from zero, as in libjpeg; a little is added because they come out inexact.
+  rounded = jnp.sign(coefficients) * jnp.floor(jnp.abs(coefficients) + 0.5001) * steps
   levels = filters.separable(rounded, rows.T, columns.T)[..., 0] + 128
   return jnp.clip(jnp.round(levels), 0, 255)
 
