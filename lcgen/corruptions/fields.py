@@ -151,7 +151,7 @@ def frost(key: jax.Array, batch: int, height: int, width: int) -> jax.Array:
   """Ice that takes the place of photographs of frost: `[batch, height, width, 3]` in [0, 1].
 
   Pale blue of random brightness, and on it the branching creases of two clouds (where each passes its middle). Mean,
-  spread within and between images, and roughness are those of the five photographs that CIFAR-10-C uses.
+  and spread within and between images, are those of the five photographs that CIFAR-10-C uses.
   """
   first, second = jax.random.split(key)
   size = power_of_two(max(height, width))
