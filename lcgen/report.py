@@ -153,10 +153,10 @@ def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...], Ca
       for score in ("nll", "brier", "kl"):
         yield f"{name}: {score.upper()} of the drawn labels", ("sets", name, score), _plain
   for family, summary in first["families"].items():
-    count = len(summary["by_corruption"])
-    words = {"benchmark": "the benchmark's 15", "all": f"all {count}", "selected": f"the {count} evaluated"}
+    names = summary["by_corruption"]
+    words = {"benchmark": "the benchmark's 15", "all": f"all {len(names)}", "selected": ", ".join(names)}
     for name in summary["means"]:
-      yield f"{family}: mean of {words[name]} corruptions", ("families", family, "means", name), _percent
+      yield f"{family}: mean of {words[name]}", ("families", family, "means", name), _percent
     for group in summary.get("by_group", ()):
       yield f"{family}: {group}", ("families", family, "by_group", group), _percent
     for name in list(summary.get("relative", ()))[:1]:

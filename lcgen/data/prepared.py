@@ -163,9 +163,14 @@ def _alone(downloads: epath.Path, base: str) -> Iterator[None]:
     try:
       yield
     finally:
-      for pattern in (f"downloads/{base}/*.tmp.*", f"{base}/incomplete.*", f"{base}/*/incomplete.*"):
-        for unfinished in downloads.parent.glob(pattern):
-          unfinished.rmtree()
+      for pattern in (
+        f"{base}/*.tmp.*",
+        f"{base}/incomplete.*",
+        f"../{base}/incomplete.*",
+        f"../{base}/*/incomplete.*",
+      ):
+        for unfinished in downloads.glob(pattern):
+          unfinished.rmtree() if unfinished.is_dir() else unfinished.unlink()
       for folder in (*downloads.parent.glob(f"{base}/*"), downloads.parent / base):
         if folder.is_dir() and not any(folder.iterdir()):
           folder.rmdir()
