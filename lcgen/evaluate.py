@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -41,8 +42,13 @@ def changed_batches(
   targets = np.eye(classes, dtype=np.float32)[split.labels] if split.targets is None else split.targets
   parts = {"image": split.images, "label": split.labels, "mask": np.ones(len(split), bool)}
   key, change = test_sets.key(test_set), test_sets.change(test_set)
-  for batch in _batches(parts | {"row": rows, "target": targets}, size, sharding):
-    yield batch | {"image": ranges.Unit(change(key, batch.pop("row"), batch["image"]))}
+
+  def changed(batch: Batch) -> Batch:
+    images = change(key, batch.pop("row"), batch["image"])
+    return batch | {"image": ranges.Unit(ranges.to_unit(images))}
+
+  with futures.ThreadPoolExecutor() as pool:  # a CPU runs one call on few of its cores
+    yield from pool.map(changed, _batches(parts | {"row": rows, "target": targets}, size, sharding))
 
 
 def total(function: Callable[[Batch], Any], parts: Sequence[Batch]) -> Any:

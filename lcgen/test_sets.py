@@ -36,7 +36,7 @@ FAMILIES: dict[str, dict[str, tuple[int, ...]]] = {
   "mnist_corrupted": dict.fromkeys((IDENTITY, *corruptions.MNIST_C), _NO_SEVERITY),
 } | {name: dict.fromkeys(HALVES, _NO_SEVERITY) for name in DIRTY}
 
-Change = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # key, rows [B], uint8 [B, H, W, C] -> unit values
+Change = Callable[[jax.Array, jax.Array, jax.Array], jax.Array | ranges.Unit]  # key, rows [B], uint8 -> uint8 or Unit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,14 +163,17 @@ def change(test_set: TestSet) -> Change:
 
 @functools.cache
 def _corruption(corruption: corruptions.Corruption) -> Change:
-  """Compiled once for all severities."""
+  """Compiled once for all severities; rounded, as a set on disk would be."""
 
   @jax.jit
   def corrupt(key, rows, images, severity):
-    one = lambda part: corruption(jax.random.fold_in(key, part[0]), part[1][None], severity)[0]
-    size = _PART if jax.default_backend() == "cpu" else None
-    corrupted = jax.lax.map(one, (rows, ranges.to_unit(images)), batch_size=size or len(images))
-    return ranges.to_unit(ranges.to_uint8(corrupted))  # as a set on disk would be
+    def one(row_and_image):
+      row, image = row_and_image
+      unit = ranges.to_unit(image)[None]
+      return ranges.to_uint8(corruption(jax.random.fold_in(key, row), unit, severity)[0])
+
+    size = _PART if jax.default_backend() == "cpu" else len(images)
+    return jax.lax.map(one, (rows, images), batch_size=size)
 
   return corrupt
 
@@ -179,13 +182,12 @@ def _corruption(corruption: corruptions.Corruption) -> Change:
 def _with_noise(key, rows, images):
   """Dirty-MNIST's noise, which its own loader adds to all images and does not clip."""
   noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), images.shape[1:]))(rows)
-  return ranges.to_unit(images) + _DIRTY_NOISE * noise
+  return ranges.Unit(ranges.to_unit(images) + _DIRTY_NOISE * noise)
 
 
-@jax.jit
 def _unchanged(key, rows, images):
   del key, rows
-  return ranges.to_unit(images)
+  return images
 
 
 def label_entropy(split: sources.Split) -> float:

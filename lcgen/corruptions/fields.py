@@ -15,11 +15,19 @@ import numpy as np
 
 def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """Uniform on the middles of 65,536 equal parts of (0, 1)."""
-  count = math.prod(shape)
+  first, second = _uniform_halves(key, math.prod(shape))
+  return jnp.concatenate([first, second]).reshape(shape)
+
+
+def _uniform_halves(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+  """The numbers of `uniform` in two parts, of which the second may be one shorter.
+
+  Work on the parts is compiled to vectors; on what follows their concatenation often not, at a third of the speed.
+  """
   # Fused into its two users, the generator would run twice.
   bits = jax.lax.optimization_barrier(jax.random.bits(key, ((count + 1) // 2,)))
   unit = lambda half: (half.astype(jnp.float32) + 0.5) / 65536
-  return jnp.concatenate([unit(bits >> 16), unit(bits & 0xFFFF)])[:count].reshape(shape)
+  return unit(bits >> 16), unit(bits & 0xFFFF)[: count // 2]
 
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -58,9 +66,14 @@ def poisson(key: jax.Array, mean: jax.Array) -> jax.Array:
   """Poisson counts of these means, by inversion of their distribution; far faster than `jax.random.poisson`.
 
   Up to a mean of 4 the inverse is exact but for the 16 random bits; above, it is the Cornish-Fisher expansion in powers
-  of mean^-1/2, to the fourth term, and the probabilities are within 4e-4 of the exact ones.
+  of mean^-1/2, to the fourth term, and the probabilities are within 5e-4 of the exact ones.
   """
-  drawn = uniform(key, mean.shape)
+  drawn = _uniform_halves(key, mean.size)
+  parts = jnp.split(mean.reshape(-1), [len(drawn[0])])
+  return jnp.concatenate([_poisson_quantile(*pair) for pair in zip(drawn, parts, strict=True)]).reshape(mean.shape)
+
+
+def _poisson_quantile(drawn: jax.Array, mean: jax.Array) -> jax.Array:
   few = jnp.minimum(mean, _FEW)
   scaled = drawn * jnp.exp(few)  # compared with the exponential series of `few`, instead of with probabilities
   term = series = jnp.ones_like(mean)
