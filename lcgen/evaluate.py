@@ -77,7 +77,7 @@ def scores(
 
   Returns:
     `{classifier: {test set: {score: [one a seed]}}}`, and what is known of each set: `origin`, `images` and, where
-    labels were drawn, `ceiling` (the largest possible accuracy) and `label_entropy` (the smallest possible NLL, nats).
+    labels were drawn, `ceiling` (the best classifier's accuracy) and `label_entropy` (its NLL, nats).
     Where labels were drawn there is also the score `kl`, from the label distribution to the classifier's, in nats.
     `corrupted` is the mean accuracy over all generated sets.
   """

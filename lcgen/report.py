@@ -140,11 +140,11 @@ def _rows(results: Mapping[str, Any], arm: str) -> Iterator[tuple[str, str]]:
     if family in families and part != test_sets.IDENTITY:
       continue
     origin = "" if known["origin"] == "own" else f", {known['origin']}"
-    limit = f", no classifier exceeds {100 * known['ceiling']:.1f}" if known.get("ceiling", 1) < 1 else ""
+    limit = f" (ceiling {100 * known['ceiling']:.1f})" if known.get("ceiling", 1) < 1 else ""
     yield f"{name}{origin}{limit}", _percent(scores[name]["accuracy"])
     if part == "ambiguous":
-      for score in ("nll", "brier", "kl"):
-        yield f"{name}: {score.upper()} of the drawn labels", statistics.summary(scores[name][score], digits=3)
+      for score, words in {"nll": "NLL", "brier": "Brier score", "kl": "KL divergence"}.items():
+        yield f"{name}: {words} to the drawn labels", statistics.summary(scores[name][score], digits=3)
   for family, summary in families.items():
     names = summary["by_corruption"]
     words = {"benchmark": "the benchmark's 15", "all": f"all {len(names)}", "selected": ", ".join(names)}

@@ -199,5 +199,5 @@ def label_entropy(split: sources.Split) -> float:
 
 
 def ceiling(split: sources.Split) -> float:
-  """The largest accuracy that any classifier can have where labels were drawn: the mean share of the likeliest."""
+  """The accuracy that drawn labels leave to the best classifier: the mean share of an image's commonest label."""
   return 1.0 if split.targets is None else float(split.targets.max(axis=1).astype(np.float64).mean())

