@@ -294,6 +294,9 @@ def test_sets_that_cannot_be_prepared_say_why(tmp_path):
     ("no_such_set", "TFDS knows no data set of this name"),
     ("imagenette/160px-v2", "takes TensorFlow to prepare it, which is not installed"),
     ("dirty_mnist_like", "python -m lcgen.data.ambiguous"),
+    ("mnist_corrupted", "to be named as in mnist_corrupted/identity"),
+    ("mnist_corrupted/sleet", "has the configs identity, shot_noise"),
+    ("mnist/small", "it has no configs"),
   ):
     with pytest.raises(errors.MissingDataError, match=words):
       prepared.ensure([name], str(tmp_path), "")

@@ -28,7 +28,7 @@ _PROBE_SECONDS = 5.0  # TFDS itself retries for minutes
 
 def home(directory: str) -> epath.Path:
   """The folder that holds TFDS sets; TFDS's own default where the given one is empty."""
-  return epath.Path(directory or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+  return epath.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def find(name: str, directory: str) -> epath.Path | None:
@@ -52,8 +52,8 @@ def ensure(names: Sequence[str], directory: str, otherwise: str) -> None:
     InputError: where a download or an archive is not what it should be.
   """
   missing = [name for name in names if find(name, directory) is None]
-  for base in dict.fromkeys(name.partition("/")[0] for name in missing):
-    if reason := _obstacle(base, directory):
+  for base, name in {name.partition("/")[0]: name for name in missing}.items():
+    if reason := _obstacle(name, directory):
       raise errors.MissingDataError(
         f"{base}: no prepared TFDS data set in {home(directory) / base}, and {reason}; copy a prepared folder there, "
         f"name the folder that holds it by --config.data.dir=DIR, or {otherwise}"
@@ -62,20 +62,24 @@ def ensure(names: Sequence[str], directory: str, otherwise: str) -> None:
     _prepare(name, directory)
 
 
-def _obstacle(base: str, directory: str) -> str:
+def _obstacle(name: str, directory: str) -> str:
   """Why a set cannot be prepared here; empty where nothing is known to be in the way."""
   import tensorflow_datasets as tfds
 
+  base, _, config = name.partition("/")
   if base == "dirty_mnist_like":
     return f"it is made by python -m lcgen.data.ambiguous --out={home(directory)}"
-  builder = _own_builders().get(base)
-  if builder is None:
-    try:
-      tfds.builder_cls(base)
-    except tfds.core.DatasetNotFoundError:
-      return "TFDS knows no data set of this name"
-    if importlib.util.find_spec("tensorflow"):
-      return ""
+  own = _own_builders()
+  try:
+    builder = own.get(base) or tfds.builder_cls(base)
+  except tfds.core.DatasetNotFoundError:
+    return "TFDS knows no data set of this name"
+  configs = [known.name for known in builder.BUILDER_CONFIGS]
+  if configs and config not in configs:
+    return f"it has the configs {', '.join(configs)}, to be named as in {base}/{configs[0]}"
+  if config and not configs:
+    return "it has no configs"
+  if base not in own and not importlib.util.find_spec("tensorflow"):
     return "TFDS takes TensorFlow to prepare it, which is not installed"
   addresses = list(_addresses(builder, home(directory) / "downloads"))
   if reason := _unreachable(addresses):
@@ -103,7 +107,8 @@ def _addresses(builder: type, downloads: epath.Path) -> Iterator[str]:
   """The addresses of the builder's files that are neither downloaded already nor put into `downloads/manual`."""
   import tensorflow_datasets as tfds
 
-  files = {url: info.checksum for url, info in builder.url_infos.items()} | dict.fromkeys(builder.md5s)
+  files = {url: info.checksum for url, info in (builder.url_infos or {}).items()}
+  files |= dict.fromkeys(getattr(builder, "md5s", ()))  # of our own builders
   for url, checksum in files.items():
     kept = downloads / builder.name / tfds.download.resource.get_dl_fname(url, checksum)
     if not kept.exists() and not (downloads / "manual" / url.rpartition("/")[2]).exists():

