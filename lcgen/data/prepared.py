@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
@@ -133,8 +134,9 @@ def _unreachable(addresses: Iterable[str]) -> str:
   threads = [threading.Thread(target=ask, args=item, daemon=True) for item in first.items()]
   for thread in threads:
     thread.start()
+  deadline = time.monotonic() + _PROBE_SECONDS + 1
   for thread in threads:
-    thread.join(_PROBE_SECONDS + 1)
+    thread.join(max(0.0, deadline - time.monotonic()))
   return "; ".join(f"{host} cannot be reached ({failure})" for host, failure in dict(failures).items())
 
 
