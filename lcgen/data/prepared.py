@@ -40,8 +40,8 @@ def find(name: str, directory: str) -> epath.Path | None:
   return max(versions, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
 
 
-def ensure(names: Sequence[str], directory: str, otherwise: str) -> None:
-  """Prepares those of the sets that are not prepared yet, after all have been looked for.
+def look_for(names: Sequence[str], directory: str, otherwise: str) -> list[str]:
+  """Those of the sets that are not prepared yet, and that nothing is known to keep from being prepared here.
 
   Args:
     names: TFDS names, with a config where a set has several, as in `cifar10_corrupted/fog_3`.
@@ -50,7 +50,6 @@ def ensure(names: Sequence[str], directory: str, otherwise: str) -> None:
 
   Raises:
     MissingDataError: where a set is not there and cannot be had; names it, the folder and the ways out.
-    InputError: where a download or an archive is not what it should be.
   """
   missing = [name for name in names if find(name, directory) is None]
   for base, name in {name.partition("/")[0]: name for name in missing}.items():
@@ -59,7 +58,17 @@ def ensure(names: Sequence[str], directory: str, otherwise: str) -> None:
         f"{base}: no prepared TFDS data set in {home(directory) / base}, and {reason}; copy a prepared folder there, "
         f"name the folder that holds it by --config.data.dir=DIR, or {otherwise}"
       )
-  for name in missing:
+  return missing
+
+
+def ensure(names: Sequence[str], directory: str, otherwise: str) -> None:
+  """Prepares those of the sets that are not prepared yet, after all have been looked for, as `look_for` takes them.
+
+  Raises:
+    MissingDataError: as `look_for`; nothing has been downloaded then.
+    InputError: where a download or an archive is not what it should be.
+  """
+  for name in look_for(names, directory, otherwise):
     _prepare(name, directory)
 
 
