@@ -62,6 +62,24 @@ def base() -> Config:
     distance_weight=0.1,
     distance_reduction="mean",  # over latents; the paper's is sum
     average_decay=0.999,
+    constraint="labels",  # or realism, or rule:module.function, see lcgen/exemplars.py
+  )
+  config.energy = section(  # of constraints, for sampling by gradients
+    hidden_dim=256,
+    depth=4,
+    epochs=40,
+    batch_size=128,
+    learning_rate=5e-4,
+    schedule="constant",
+    beta1=0.0,
+    beta2=0.99,
+    critic_weights=section(real=1.0, chain=1.0, prior=0.1, mismatched=3.0, r1=0.1, interpolated=0.0),
+    chain=section(step_size=0.1, noise=0.05, restart=0.05),
+    average_decay=0.995,
+  )
+  config.rule = section(
+    exemplars=32768,  # decoded for the rule to speak on
+    epochs=5,  # over them, of the game and of the energy
   )
   config.classifier = section(
     architecture="dense",
@@ -81,6 +99,26 @@ def base() -> Config:
     batch_size=1000,
     samples_per_class=100,
     judge=section(channels=(16, 32), feature_dim=64, epochs=15, batch_size=64, learning_rate=1e-3, schedule="cosine"),
+  )
+  config.sample = section(
+    method="refine",  # or actor, optimize, langevin
+    labels="",  # names of classes, as in 3,7; empty: all of them
+    count=10,  # of each
+    optimize=section(steps=100, learning_rate=0.05),
+    langevin=section(steps=100, step_size=0.3, noise=0.05),
+    refine=section(steps=20, step_size=0.3, noise=0.1, rounds=3),
+  )
+  config.edit = section(
+    images="",  # an .npz with uint8 images, or an image file; empty: from the test set
+    count=10,
+    labels="",  # names of the classes to edit to; empty: all of them
+    steps=100,
+    learning_rate=0.05,
+    distance_weight=0.1,
+  )
+  config.traverse = section(
+    points=8,  # from one image to the next
+    count=5,  # images, as for edits
   )
   config.train = section(
     chunk_steps=200,  # most steps between two looks at the metrics
@@ -129,6 +167,8 @@ def smoke(config: Config) -> None:
   config.data.train_limit, config.data.test_limit = 400, 100
   config.vae.update(hidden_dim=32, depth=2, channels=(4, 8), latent_dim=8, epochs=2, batch_size=32)
   config.actor_critic.update(hidden_dim=32, depth=2, epochs=2, batch_size=64)
+  config.energy.update(hidden_dim=32, depth=2, epochs=2, batch_size=64)
+  config.rule.update(exemplars=512, epochs=2)
   config.classifier.update(hidden_dim=16, channels=(4, 8), epochs=2)
   config.evaluate.update(batch_size=64, samples_per_class=8)
   config.evaluate.sets = ("test", "generated_cifar10_c/contrast", "generated_mnist_c/stripe")

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from lcgen import augment, errors, test_sets
+from lcgen import augment, errors, exemplars, sampling, test_sets
 from lcgen.data import sources
 
 
@@ -57,6 +57,7 @@ _TRAINING = {
   "schedule": _one_of("constant", "cosine"),
 }
 _TRUNK = {"architecture": _one_of("dense", "conv"), "hidden_dim": _POSITIVE, "depth": _POSITIVE, "channels": _WIDTHS}
+_CRITIC_WEIGHTS = {"real": _RATE, "prior": _WEIGHT, "mismatched": _WEIGHT, "r1": _WEIGHT, "interpolated": _WEIGHT}
 
 SCHEMA: dict[str, Any] = {
   "seed": _NATURAL,
@@ -90,19 +91,24 @@ SCHEMA: dict[str, Any] = {
     "beta1": _DECAY,
     "beta2": _DECAY,
     "critic_steps": _POSITIVE,
-    "critic_weights": {
-      "real": _RATE,
-      "actor": _RATE,
-      "prior": _WEIGHT,
-      "mismatched": _WEIGHT,
-      "r1": _WEIGHT,
-      "interpolated": _WEIGHT,
-    },
+    "critic_weights": _CRITIC_WEIGHTS | {"actor": _RATE},
     "actor_weights": {"prior": _RATE, "encoded": _WEIGHT},
     "distance_weight": _WEIGHT,
     "distance_reduction": _one_of("sum", "mean"),
     "average_decay": _DECAY,
+    "constraint": Rule(str, exemplars.known, exemplars.KNOWN),
   },
+  "energy": _TRAINING
+  | {
+    "hidden_dim": _POSITIVE,
+    "depth": _POSITIVE,
+    "beta1": _DECAY,
+    "beta2": _DECAY,
+    "critic_weights": _CRITIC_WEIGHTS | {"chain": _RATE},
+    "chain": {"step_size": _RATE, "noise": _WEIGHT, "restart": _SHARE},
+    "average_decay": _DECAY,
+  },
+  "rule": {"exemplars": _at_least(2), "epochs": _POSITIVE},
   "classifier": _TRUNK | _TRAINING | {"activate_logits": _SWITCH, "arms": _some_of(*augment.ARMS), "share": _SHARE},
   "evaluate": {
     "sets": Rule(
@@ -114,6 +120,23 @@ SCHEMA: dict[str, Any] = {
     "samples_per_class": _at_least(2),
     "judge": _TRAINING | {"channels": _WIDTHS, "feature_dim": _POSITIVE},
   },
+  "sample": {
+    "method": _one_of(*sampling.METHODS),
+    "labels": _TEXT,
+    "count": _POSITIVE,
+    "optimize": {"steps": _POSITIVE, "learning_rate": _RATE},
+    "langevin": {"steps": _POSITIVE, "step_size": _RATE, "noise": _WEIGHT},
+    "refine": {"steps": _NATURAL, "step_size": _RATE, "noise": _WEIGHT, "rounds": _POSITIVE},
+  },
+  "edit": {
+    "images": _TEXT,
+    "count": _POSITIVE,
+    "labels": _TEXT,
+    "steps": _POSITIVE,
+    "learning_rate": _RATE,
+    "distance_weight": _WEIGHT,
+  },
+  "traverse": {"points": _at_least(2), "count": _POSITIVE},
   "train": {
     "chunk_steps": _POSITIVE,
     "checkpoint_steps": _POSITIVE,
@@ -122,7 +145,19 @@ SCHEMA: dict[str, Any] = {
 }
 
 # What may change between two commands on one workdir: it alters what is reported or how fast, not what was trained.
-_FREE = ("data.dir", "classifier.arms", "evaluate.sets", "evaluate.batch_size", "evaluate.samples_per_class", "train.")
+_FREE = (
+  "data.dir",
+  "actor_critic.constraint",
+  "rule.",
+  "classifier.arms",
+  "evaluate.sets",
+  "evaluate.batch_size",
+  "evaluate.samples_per_class",
+  "sample.",
+  "edit.",
+  "traverse.",
+  "train.",
+)
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:

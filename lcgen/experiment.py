@@ -14,27 +14,32 @@ from etils import epath
 from lcgen import (
   calibration,
   checkpoint,
+  commands,
+  constraints,
   door,
   errors,
   evaluate,
+  exemplars,
+  gallery,
   inspection,
+  learning,
   loop,
   metrics,
   parallel,
+  quality,
   report,
   robustness,
-  sampling,
   test_sets,
 )
 from lcgen import state as states
 from lcgen.data import images as ranges
 from lcgen.data import sources
 from lcgen.phases import Phases
+from lcgen.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
-STAGES = ("all", "data", "vae", "actor_critic", "classifier", "evaluate", "report", "inspect")
-_GRID = 10  # images a side in the figures
+STAGES = ("all", "data", "vae", "actor_critic", "classifier", "evaluate", "report", "inspect", *commands.STAGES)
 
 
 def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
@@ -50,7 +55,10 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
     NonFiniteError: where training broke down; the last good checkpoint is kept.
   """
   known, results = door.check_workdir(config, workdir, stage), workdir / "results.json"
-  if stage == "report" or (stage == "all" and known == config and results.exists()):
+  labels = config["actor_critic"]["constraint"] == "labels"
+  if stage in commands.STAGES:
+    commands.run(config, workdir, stage)
+  elif stage == "report" or (stage == "all" and known == config and labels and results.exists()):
     report.build(workdir)
   elif stage == "inspect":
     _inspect(config, workdir)
@@ -61,12 +69,12 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
     data = door.load_data(config, stage)
     phases = Phases(config, data.facts)
     door.check_fit(phases)
-    if known != config:
+    if known is None or (known != config and labels):
       results.unlink(missing_ok=True)
       report.write_json(workdir / "config.json", config)
     _log.info("VAE: %s", inspection.likelihood_words(phases, inspection.reconstruction_floor(phases, data.train)))
     Experiment(phases, workdir, data).run(stage)
-    if results.exists():
+    if results.exists() and labels:
       report.build(workdir)
 
 
@@ -93,23 +101,23 @@ class Experiment:
 
   def __init__(self, phases: Phases, workdir: epath.Path, data: sources.Dataset):
     self._phases, self._config, self._workdir, self._data = phases, phases.config, workdir, data
-    self._mesh = parallel.make_mesh(self._config["seeds"])
-    self._metrics = report.MetricsFile(workdir / "metrics.jsonl")
-    self._timing: dict[str, loop.Timing] = {}
-    rows = {"image": data.train.images, "label": data.train.labels}
-    self._rows = jax.device_put(rows, parallel.replicated(self._mesh))
+    self._trainer = Trainer(phases, workdir, lambda: data.train)
+    self._mesh = self._trainer.mesh
 
   def run(self, stage: str) -> None:
     """Trains what the stage asks for; `evaluate` and `all` end with `results.json` and `samples.npz`."""
-    phases, asked = self._phases, lambda name: stage in ("all", name)
+    phases, trainer, asked = self._phases, self._trainer, lambda name: stage in ("all", name)
     vae_state = self._state(phases.vae(), asked("vae"), self._validation_elbo())
     frozen = self._freeze(vae_state.variables)
     if stage == "vae":
       return
-    game = self._state(phases.actor_critic(frozen), asked("actor_critic"))
+    learner = learning.Learner(phases, trainer, frozen)
+    if self._config["actor_critic"]["constraint"] != "labels":
+      return self._learn(learner, frozen, stage)
+    pair = learner.labels(train=asked("actor_critic"))
     if stage == "actor_critic":
       return
-    frozen = frozen.replace(actor={"params": game.actor_average})
+    frozen = frozen.replace(actor={"params": pair.actor})
     accuracy = self._validation_accuracy(phases.networks.classifier)
     classifiers = {
       arm: self._state(phases.classifier(arm, frozen), asked("classifier"), accuracy).variables
@@ -117,28 +125,18 @@ class Experiment:
     }
     if stage == "classifier":
       return
-    judge = self._state(phases.judge(), True, self._validation_accuracy(phases.networks.judge))
-    self._evaluate(frozen, classifiers, judge.variables)
+    alone = self._state(phases.samples_alone(frozen), True).variables
+    self._evaluate(frozen, pair, classifiers, alone, self._judge())
+
+  def _judge(self) -> Any:
+    model = self._phases.networks.judge
+    return self._state(self._phases.judge(), True, self._validation_accuracy(model)).variables
 
   def _state(self, phase: loop.Phase, train: bool, validate: loop.Validate | None = None) -> Any:
     """The phase's final state: trained to its end where asked for, else as it was saved."""
-    directory = self._workdir / "checkpoints" / phase.name
     if train:
-      state, timing = loop.train(
-        phase,
-        self._rows,
-        self._phases.prepare,
-        validate,
-        seeds=self._phases.seeds,
-        mesh=self._mesh,
-        pace=loop.Pace(**{name: self._config["train"][name] for name in ("chunk_steps", "checkpoint_steps")}),
-        directory=directory,
-        metrics=self._metrics,
-      )
-    else:
-      state, timing = loop.finished(phase, len(self._data.train), self._mesh, directory)
-    self._timing[phase.name] = timing
-    return state
+      return self._trainer.train(phase, self._trainer.images if phase.name == "vae" else self._trainer.rows, validate)
+    return self._trainer.finished(phase, len(self._data.train))
 
   def _mapped(self, function: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
     return jax.jit(parallel.over_seeds(function, self._mesh, in_axes))
@@ -213,17 +211,26 @@ class Experiment:
         statistics = saved.restore(checkpoint.abstract(phases.statistics(), parallel.per_seed(self._mesh)))
     return states.Frozen(variables, **statistics)
 
-  def _evaluate(self, frozen: states.Frozen, classifiers: dict[str, Any], judge: Any) -> None:
-    """Scores classifiers and samples; writes `samples.npz`, then `results.json`."""
+  def _evaluate(
+    self, frozen: states.Frozen, pair: learning.Pair, classifiers: dict[str, Any], alone: Any, judge: Any
+  ) -> None:
+    """Scores classifiers, samples and edits; writes `samples.npz`, then `results.json`."""
     networks, wanted = self._phases.networks, door.wanted_test_sets(self._config, "evaluate")
     _log.info("evaluating on %d test sets: %s", len(wanted), ", ".join(self._config["evaluate"]["sets"]))
     score, judge_score = self._scores(networks.classifier), self._scores(networks.judge)
     arms, known = self._scored({arm: functools.partial(score, own) for arm, own in classifiers.items()}, wanted)
-    judged, _ = self._scored({"judge": functools.partial(judge_score, judge)}, [test_sets.TestSet(test_sets.TEST)])
+    plain = [test_sets.TestSet(test_sets.TEST)]
+    judged, _ = self._scored({"judge": functools.partial(judge_score, judge)}, plain)
+    taught, _ = self._scored({"alone": functools.partial(score, alone)}, plain)
+    of_conditions = functools.partial(learning.constraint, self._phases, pair)
+    scorer = self._quality(frozen, judge)
+    samples = scorer.methods(list(map(of_conditions, jnp.eye(len(self._data.class_names)))), quality.labels_by_judge)
+    samples["actor"]["classification_accuracy"] = taught["alone"][test_sets.TEST]["accuracy"]
     results = {
       "seeds": list(self._phases.seeds),
       "data": dataclasses.asdict(self._data.facts),
-      "samples": {"actor": self._sample_scores(frozen, judge, self._batches(self._data.test))},
+      "samples": samples,
+      "edits": scorer.edits(of_conditions),
       "judge": judged["judge"],
       "arms": arms,
       "test_sets": known,
@@ -233,7 +240,7 @@ class Experiment:
       },
       "timing": self._timing_summary(),
     }
-    self._write_samples(frozen)
+    self._write_samples(frozen, of_conditions)
     report.write_json(self._workdir / "results.json", results)
 
   def _scored(
@@ -251,59 +258,49 @@ class Experiment:
 
   def _timing_summary(self) -> dict[str, dict[str, float]]:
     """Seconds and steps of every phase, and of all arms of the classifier together."""
-    arms = [timing for name, timing in self._timing.items() if name.startswith("classifier/")]
+    known = self._trainer.timing
+    arms = [timing for name, timing in known.items() if name.startswith("classifier/")]
     total = loop.Timing(*(sum(getattr(arm, field.name) for arm in arms) for field in dataclasses.fields(loop.Timing)))
-    return {name: timing.summary() for name, timing in (self._timing | {"classifier": total}).items()}
+    return {name: timing.summary() for name, timing in (known | {"classifier": total}).items()}
 
-  def _sample_scores(self, frozen: states.Frozen, judge: Any, test: list[evaluate.Batch]) -> dict[str, Any]:
-    """What the judge says of actor samples, one value a seed."""
-    networks, facts = self._phases.networks, self._data.facts
-    classes, per_class = len(facts.class_names), self._config["evaluate"]["samples_per_class"]
+  def _quality(self, frozen: states.Frozen, judge: Any) -> quality.Quality:
+    return quality.Quality(self._phases, self._mesh, frozen, judge, self._data.test, self._data.train)
 
-    def score(frozen, judge, key, label):
-      labels = jnp.full(per_class, label)
-      key = jax.random.fold_in(key, label)
-      images = sampling.actor_images(key, labels, frozen, model=networks.vae, actor=networks.actor, classes=classes)
-      features, logits = networks.judge.apply(judge, ranges.to_model(ranges.Unit(images)), method="score")
-      return features, logits.argmax(-1) == labels
+  def _write_samples(self, frozen: states.Frozen, of_conditions: Callable[[jax.Array], constraints.Learnt]) -> None:
+    """Images of the first repetition for the figures."""
+    phases, test, classes = self._phases, self._data.test, jnp.eye(len(self._data.class_names))
+    first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
+    frozen, across = first(frozen), gallery.ACROSS
+    by_class = first(of_conditions(jnp.repeat(classes, across, axis=0)))
+    every_edit = first(of_conditions(jnp.tile(classes, (len(classes), 1))))
+    images = gallery.reconstructions(phases, frozen, test)
+    images |= gallery.samples(phases, frozen, by_class, len(classes) * across)
+    images |= gallery.edits(phases, frozen, every_edit, test)
+    report.write_arrays(self._workdir / "samples.npz", images)
 
-    def look(judge, batch):
-      return networks.judge.apply(judge, self._phases.prepare(batch)["image"], method="features")
-
-    scored, keys = self._mapped(score, 0, 0, 0, None), self._phases.keys("evaluate")
-    features, hits = zip(*(scored(frozen, judge, keys, label) for label in range(classes)), strict=True)
-    looked = self._mapped(look, 0, None)
-    real = jnp.concatenate([looked(judge, batch) for batch in test], axis=1)[:, : facts.test]
-    spread = jax.vmap(functools.partial(metrics.within_class_spread, classes=classes), in_axes=(0, None))
-    drawn_labels = jnp.repeat(jnp.arange(classes), per_class)
-    drawn_spread = spread(jnp.concatenate(features, axis=1), drawn_labels)
-    real_spread = spread(real, jnp.asarray(self._data.test.labels))
-    by_class = np.stack([np.asarray(hit).mean(axis=1) for hit in hits], axis=1)  # [S, K]
-    return {
-      "conditional_accuracy": by_class.mean(axis=1).tolist(),
-      "conditional_accuracy_by_class": by_class.tolist(),
-      "diversity": np.asarray(drawn_spread / real_spread).tolist(),
+  def _learn(self, learner: learning.Learner, frozen: states.Frozen, stage: str) -> None:
+    """Realism or a rule in place of labels: its pair, and in `rules/` what samples of it are worth."""
+    text, evaluating = self._config["actor_critic"]["constraint"], stage in ("all", "evaluate")
+    judge = self._judge() if evaluating else None
+    if text == "realism":
+      pair, condition, verdicts = learner.realism(), jnp.ones(1), quality.looks_like_a_class
+      results, real = {"name": text}, None
+    else:
+      learnt = learner.rule(exemplars.parse(text))
+      pair, condition, verdicts = learnt.pair, learning.HOLDS, lambda images, logits, target: learnt.holds(images)
+      test = self._phases.prepare({"image": jnp.asarray(self._data.test.images)})["image"]
+      real = learnt.holds(ranges.from_model(test))
+      results = {"name": learnt.name, "bound": learnt.rule.bound, "value": learnt.rule.value}
+    if not evaluating:
+      return
+    constraint = learning.constraint(self._phases, pair, condition)
+    results |= {
+      "seeds": list(self._phases.seeds),
+      "samples": self._quality(frozen, judge).methods([constraint], verdicts, real),
     }
-
-  def _write_samples(self, frozen: states.Frozen) -> None:
-    """Images of the first repetition for the figures, uint8."""
-    networks, classes = self._phases.networks, len(self._data.facts.class_names)
-    frozen = jax.tree.map(lambda leaf: leaf[0], frozen)
-    prior_key, actor_key = jax.random.split(self._phases.keys("evaluate")[0])
-    shown = np.linspace(0, len(self._data.test) - 1, 2 * _GRID).astype(int)  # spread, for sets that come class by class
-    stored = self._data.test.images[shown]
-    originals = self._phases.prepare({"image": jnp.asarray(stored)})["image"]
-    latents = networks.vae.apply(frozen.vae, originals, method="encode").mean
-    prior = sampling.prior(prior_key, _GRID**2, networks.vae.latent_dim)
-    labels = jnp.repeat(jnp.arange(classes), _GRID)
-    decode = functools.partial(sampling.decode, frozen=frozen, model=networks.vae)
-    moved = sampling.actor_latents(actor_key, labels, frozen, actor=networks.actor, classes=classes)
-    images = {
-      "originals": ranges.from_model(originals),
-      "reconstructions": decode(latents),
-      "prior": decode(prior),
-      "actor": decode(moved),
-    }
-    report.write_arrays(
-      self._workdir / "samples.npz", {name: np.asarray(ranges.to_uint8(unit)) for name, unit in images.items()}
-    )
+    first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
+    directory = self._workdir / "rules" / learning.plain(results["name"])
+    images = gallery.samples(self._phases, first(frozen), first(constraint), 2 * gallery.ACROSS)
+    report.write_arrays(directory / "samples.npz", images)
+    report.write_json(directory / "results.json", results)
+    report.build_rule(directory)

@@ -6,13 +6,19 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from lcgen import sampling
+
 _TITLES = {"loss": "training loss", "accuracy": "accuracy on training batches"}
 
 Records = Sequence[Mapping[str, Any]]
 
 
 def draw_all(
-  directory: epath.Path, records: Records, samples: Mapping[str, np.ndarray], class_names: Sequence[str]
+  directory: epath.Path,
+  records: Records,
+  samples: Mapping[str, np.ndarray],
+  class_names: Sequence[str],
+  edits: Mapping[str, Any],
 ) -> None:
   """Draws every figure as PNG.
 
@@ -20,12 +26,10 @@ def draw_all(
     directory: where they go.
     records: of `metrics.jsonl`.
     samples: uint8 images of `samples.npz`.
-    class_names: names of the rows of the actor's samples.
+    class_names: names of the rows of the samples, and of the columns of edits.
+    edits: of `results.json`.
   """
-  import matplotlib
-
-  matplotlib.use("Agg")
-  directory.mkdir(parents=True, exist_ok=True)
+  _start(directory)
   by_phase: dict[str, list[Mapping[str, Any]]] = {}
   for record in records:
     by_phase.setdefault(record["phase"], []).append(record)
@@ -34,6 +38,8 @@ def draw_all(
   _curves(directory / "vae_loss.png", "VAE", {"": by_phase["vae"]}, ("loss", "validation_loss", "reconstruction", "kl"))
   terms = [name for name in by_phase["actor_critic"][0] if name.startswith(("critic_", "actor_"))]
   _curves(directory / "actor_critic_loss.png", "actor and critic", {"": by_phase["actor_critic"]}, terms)
+  terms = [name for name in by_phase["energy"][0] if name.startswith("critic_")]
+  _curves(directory / "energy_loss.png", "energy", {"": by_phase["energy"]}, terms)
   _curves(directory / "classifier_loss.png", "classifier", arms, ("loss",))
   _curves(directory / "classifier_accuracy.png", "classifier", arms, ("validation_accuracy", "accuracy"))
   _grid(
@@ -42,9 +48,65 @@ def draw_all(
     10,
     "originals over reconstructions",
   )
-  _grid(directory / "prior_samples.png", samples["prior"], 10, "decoded draws from the prior")
-  per_class = len(samples["actor"]) // len(class_names)
-  _grid(directory / "actor_samples.png", samples["actor"], per_class, "actor samples, a row a class", class_names)
+  draw_samples(directory, samples, class_names)
+  count = len(class_names)
+  strips = [samples["edit_originals"][:, None], samples["edit_reconstructions"][:, None]]
+  strips.append(samples["edits"].reshape(count, count, *samples["edits"].shape[1:]))
+  columns = ("image", "reconstr.", *class_names)
+  rows = np.concatenate(strips, axis=1).reshape(-1, *samples["edits"].shape[1:])
+  _grid(directory / "edits.png", rows, len(columns), "test images, edited to each class", (), columns)
+  _trade_off(directory / "edit_trade_off.png", edits)
+
+
+def draw_samples(directory: epath.Path, samples: Mapping[str, np.ndarray], class_names: Sequence[str] = ()) -> None:
+  """A grid for each method, and one for the draws from the prior that they start from; a row a class, if there are."""
+  _start(directory)
+  for name in ("prior", *sampling.METHODS):
+    columns = len(samples[name]) // len(class_names) if class_names else 10
+    title = "decoded draws from the prior" if name == "prior" else f"the same draws, by {name}"
+    _grid(directory / f"{name}_samples.png", samples[name], columns, title, class_names if name != "prior" else ())
+
+
+def draw_grid(
+  path: epath.Path,
+  images: np.ndarray,
+  columns: int,
+  title: str,
+  row_names: Sequence[str] = (),
+  column_names: Sequence[str] = (),
+) -> None:
+  """uint8 images `[N, H, W, C]` in rows of `columns`."""
+  _start(path.parent)
+  _grid(path, images, columns, title, row_names, column_names)
+
+
+def _start(directory: epath.Path) -> None:
+  import matplotlib
+
+  matplotlib.use("Agg")
+  directory.mkdir(parents=True, exist_ok=True)
+
+
+def _trade_off(path: epath.Path, edits: Mapping[str, Any]) -> None:
+  """Success of edits against the distance they move: a point for each distance weight."""
+  from matplotlib import pyplot
+
+  success, moved = 100 * np.array(edits["success"]), np.array(edits["moved"])  # [weights, S]
+  figure, panel = pyplot.subplots(figsize=(5.5, 4), layout="constrained")
+  spread = lambda values: values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
+  panel.errorbar(moved.mean(axis=1), success.mean(axis=1), spread(success), spread(moved), fmt="o-", label="edit")
+  for weight, x, y in zip(edits["distance_weights"], moved.mean(axis=1), success.mean(axis=1), strict=True):
+    panel.annotate(f"{weight:g}", (x, y), xytext=(4, -12), textcoords="offset points", fontsize=8)
+  actor = edits["actor"]
+  panel.plot(np.mean(actor["moved"]), 100 * np.mean(actor["success"]), "s", label="actor, from the encoding")
+  panel.axvline(np.mean(edits["anew"]), linestyle=":", color="gray", label="a sample drawn anew")
+  panel.set(
+    title="edits, numbers are distance weights",
+    xlabel="distance moved, root mean square over latents",
+    ylabel="judge gives the requested class, %",
+  )
+  panel.legend()
+  _save(figure, path)
 
 
 def _curves(path: epath.Path, title: str, groups: Mapping[str, Records], terms: Sequence[str]) -> None:
@@ -79,7 +141,14 @@ def _pairs(above: np.ndarray, below: np.ndarray, columns: int = 10) -> np.ndarra
   return np.concatenate(rows)
 
 
-def _grid(path: epath.Path, images: np.ndarray, columns: int, title: str, row_names: Sequence[str] = ()) -> None:
+def _grid(
+  path: epath.Path,
+  images: np.ndarray,
+  columns: int,
+  title: str,
+  row_names: Sequence[str] = (),
+  column_names: Sequence[str] = (),
+) -> None:
   """Images `[N, H, W, C]` in rows of `columns`, black 0 and white 255, whatever the images hold."""
   from matplotlib import pyplot
 
@@ -92,6 +161,8 @@ def _grid(path: epath.Path, images: np.ndarray, columns: int, title: str, row_na
   figure, panel = pyplot.subplots(figsize=(0.6 * columns + 0.6, 0.6 * rows + 0.5), layout="constrained")
   panel.imshow(canvas if colours == 3 else canvas[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
   panel.set(title=title, xticks=[], yticks=[])
+  if column_names:
+    panel.set_xticks([(width + 2) * (column + 0.5) for column in range(columns)], column_names, rotation=90)
   if row_names:
     panel.set_yticks([(height + 2) * (row + 0.5) for row in range(rows)], row_names)
   _save(figure, path)

@@ -16,6 +16,7 @@ _NETWORKS = {  # what each takes, by the names of `Networks.example`
   "vae": ("image", "key"),
   "actor": ("latent", "condition"),
   "critic": ("latent", "condition"),
+  "energy": ("latent", "condition"),
   "classifier": ("image",),
   "judge": ("image",),
 }
@@ -89,10 +90,15 @@ def memory(phases: Phases) -> dict[str, int]:
   per_device = phases.config["seeds"] // parallel.make_mesh(phases.config["seeds"]).shape[parallel.SEED]
   size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
   result = {"data": facts.train * math.prod(facts.shape)}
-  for phase in (phases.vae(), phases.actor_critic(None), phases.classifier("none", None), phases.judge()):
+  for phase in (
+    phases.vae(),
+    phases.actor_critic(None),
+    phases.energy(None),
+    phases.classifier("none", None),
+    phases.judge(),
+  ):
     state = jax.eval_shape(phase.init, jax.random.key(0))
-    players = (state.actor, state.critic) if phase.name == "actor_critic" else (state,)
-    gradients = sum(size(player.params) for player in players)
+    gradients = size(state.params)
     result[phase.name.partition("/")[0]] = per_device * (size(state) + gradients)
   return result
 

@@ -30,6 +30,7 @@ class Phase:
     keys: one key per repetition, `[S]`.
     rows: images per step.
     epochs: passes over the training set.
+    stage: the stage of `run.py` that trains it.
   """
 
   name: str
@@ -39,6 +40,7 @@ class Phase:
   keys: jax.Array
   rows: int
   epochs: int
+  stage: str
 
   def steps(self, size: int) -> int:
     """All steps of the phase on `size` training images; an incomplete last batch of an epoch is left out."""
@@ -183,8 +185,7 @@ def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tupl
   """
   with checkpoint.Checkpoints(directory) as checkpoints:
     if checkpoints.latest is None or checkpoints.latest < phase.steps(size):
-      stage = phase.name.partition("/")[0]
-      raise errors.InputError(f"{phase.name} is not trained to its end in {directory}; run --stage={stage} first")
+      raise errors.InputError(f"{phase.name} is not trained to its end in {directory}; run --stage={phase.stage} first")
     return checkpoints.restore(abstract_state(phase, mesh)), Timing(**checkpoints.record)
 
 

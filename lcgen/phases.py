@@ -16,7 +16,21 @@ from lcgen.models import actor_critic, classifier, vae
 
 # The key of a phase is its place here folded into the key of the seed; append only. All arms of the classifier share
 # theirs, and with it the first parameters and the order of the data: their differences are paired.
-_KEYS = ("vae", "statistics", "actor_critic", "classifier", "judge", "evaluate")
+_KEYS = (
+  "vae",
+  "statistics",
+  "actor_critic",
+  "classifier",
+  "judge",
+  "evaluate",
+  "energy",
+  "realism/actor_critic",
+  "realism/energy",
+  "rule",
+  "rule/actor_critic",
+  "rule/energy",
+  "samples_alone",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +40,7 @@ class Networks:
   vae: vae.VAE
   actor: actor_critic.Actor
   critic: actor_critic.Critic
+  energy: actor_critic.Critic
   classifier: classifier.Classifier
   judge: classifier.Judge
 
@@ -34,6 +49,25 @@ class Networks:
     """One zero of every input: `image` `[1, H, W, C]`, `latent` `[1, L]`, `condition` `[1, K]`."""
     sizes = {"image": self.vae.image_shape, "latent": (self.vae.latent_dim,), "condition": (self.classifier.classes,)}
     return {name: jnp.zeros((1, *shape)) for name, shape in sizes.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Where a constraint is learnt from; its critics and its actor are told apart by K conditions.
+
+  Attributes:
+    name: "" for labels, "realism", or "rule/" and the rule's name; begins the names of its phases.
+    draw: what the critics are shown.
+    classes: K, one for each label; 1 for realism; 2 for a rule: it does not hold, it holds.
+    size: rows of an epoch.
+    epochs: passes over them, None for what the config's sections say.
+  """
+
+  name: str
+  draw: steps.Draw
+  classes: int
+  size: int
+  epochs: int | None = None
 
 
 class Phases:
@@ -80,41 +114,99 @@ class Phases:
       return states.TrainState.create(model.init(key, self.networks.example["image"], key), optimizer)
 
     step = functools.partial(steps.vae_step, model=model, optimizer=optimizer, objective=self.objective())
-    return loop.Phase("vae", step, init, None, self.keys("vae"), section["batch_size"], section["epochs"])
+    return loop.Phase("vae", step, init, None, self.keys("vae"), section["batch_size"], section["epochs"], "vae")
 
   def statistics(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of what is found once of a trained VAE, as `state.Frozen` has it, all repetitions."""
     sizes = {"posterior_scale": self.networks.vae.latent_dim, "calibration": calibration.LEVELS}
     return {name: jax.ShapeDtypeStruct((len(self.seeds), size), jnp.float32) for name, size in sizes.items()}
 
-  def actor_critic(self, frozen: states.Frozen) -> loop.Phase:
-    """Phase 2."""
+  def labels(self) -> Source:
+    """The data set's labels."""
+    return Source(
+      "", self._draw_images(self.networks.classifier.classes), self.networks.classifier.classes, self.facts.train
+    )
+
+  def realism(self) -> Source:
+    """Being an image like those of the data set: the same game with one class that all images belong to."""
+    return Source("realism", self._draw_images(1), 1, self.facts.train)
+
+  def rule(self, name: str) -> Source:
+    """A rule, learnt from exemplars."""
+    section = self.config["rule"]
+    return Source(f"rule/{name}", steps.draw_exemplars, 2, section["exemplars"], section["epochs"])
+
+  def _draw_images(self, classes: int) -> steps.Draw:
+    return functools.partial(steps.draw_images, model=self.networks.vae, classes=classes)
+
+  def actor_critic(self, frozen: states.Frozen | states.Exemplars | None, source: Source | None = None) -> loop.Phase:
+    """Phase 2: the game, by default for the labels."""
+    source = source or self.labels()
     section, networks = self.config["actor_critic"], self.networks
     rows = section["batch_size"] * section["critic_steps"]
-    optimizer = self._optimizer(section, rows, b1=section["beta1"], b2=section["beta2"])
+    optimizer = self._optimizer(section, rows, source, b1=section["beta1"], b2=section["beta2"])
 
     def init(key):
       actor_key, critic_key = jax.random.split(key)
-      inputs = networks.example["latent"], networks.example["condition"]
+      inputs = networks.example["latent"], jnp.zeros((1, source.classes))
       actor = states.TrainState.create(networks.actor.init(actor_key, *inputs), optimizer)
       critic = states.TrainState.create(networks.critic.init(critic_key, *inputs), optimizer)
       return states.ActorCriticState(actor, critic, actor.params, jnp.zeros((), jnp.int32))
 
     step = functools.partial(
       steps.actor_critic_step,
-      model=networks.vae,
+      draw=source.draw,
       actor=networks.actor,
       critic=networks.critic,
       actor_optimizer=optimizer,
       critic_optimizer=optimizer,
-      classes=networks.classifier.classes,
       critic_steps=section["critic_steps"],
-      critic_weights=section["critic_weights"],
-      actor_weights=section["actor_weights"] | {"distance": section["distance_weight"]},
+      critic_weights=_where_classes_differ(section["critic_weights"], "mismatched", source),
+      actor_weights=_where_classes_differ(section["actor_weights"], "encoded", source)
+      | {"distance": section["distance_weight"]},
       distance_reduction=section["distance_reduction"],
       average_decay=section["average_decay"],
     )
-    return loop.Phase("actor_critic", step, init, frozen, self.keys("actor_critic"), rows, section["epochs"])
+    return self._constraint_phase("actor_critic", source, step, init, frozen, rows)
+
+  def energy(self, frozen: states.Frozen | states.Exemplars | None, source: Source | None = None) -> loop.Phase:
+    """Phase 2, for sampling by gradients: the constraint's energy, by default for the labels."""
+    source = source or self.labels()
+    section, networks = self.config["energy"], self.networks
+    rows, latent_dim = section["batch_size"], networks.vae.latent_dim
+    optimizer = self._optimizer(section, rows, source, b1=section["beta1"], b2=section["beta2"])
+
+    def init(key):
+      critic_key, chain_key = jax.random.split(key)
+      variables = networks.energy.init(critic_key, networks.example["latent"], jnp.zeros((1, source.classes)))
+      critic = states.TrainState.create(variables, optimizer)
+      chains = sampling.prior(chain_key, rows, latent_dim)
+      conditions = jax.nn.one_hot(jnp.arange(rows) % source.classes, source.classes)
+      return states.EnergyState(critic, critic.params, chains, conditions, jnp.zeros((), jnp.int32))
+
+    step = functools.partial(
+      steps.energy_step,
+      draw=source.draw,
+      critic=networks.energy,
+      optimizer=optimizer,
+      weights=_where_classes_differ(section["critic_weights"], "mismatched", source),
+      average_decay=section["average_decay"],
+      **section["chain"],
+    )
+    return self._constraint_phase("energy", source, step, init, frozen, rows)
+
+  def _constraint_phase(self, name: str, source: Source, step, init, frozen, rows: int) -> loop.Phase:
+    kind = source.name.partition("/")[0]
+    return loop.Phase(
+      name=f"{source.name}/{name}".lstrip("/"),
+      step=step,
+      init=init,
+      frozen=frozen,
+      keys=self.keys(f"{kind}/{name}".lstrip("/")),
+      rows=rows,
+      epochs=source.epochs or self.config[name]["epochs"],
+      stage="actor_critic",
+    )
 
   def classifier(self, arm: str, frozen: states.Frozen) -> loop.Phase:
     """Phase 3, one arm."""
@@ -124,6 +216,12 @@ class Phases:
     }
     section = self.config["classifier"]
     return self._classification(f"classifier/{arm}", section, self.networks.classifier, policies[arm], frozen)
+
+  def samples_alone(self, frozen: states.Frozen) -> loop.Phase:
+    """The classifier on actor samples and no image, for the classification accuracy score."""
+    section = self.config["classifier"]
+    policy = augment.latent_constraints(self._generate, section["batch_size"])
+    return self._classification("samples_alone", section, self.networks.classifier, policy, frozen)
 
   def judge(self) -> loop.Phase:
     """The judge, on real images alone."""
@@ -136,8 +234,9 @@ class Phases:
       return states.TrainState.create(model.init(key, self.networks.example["image"]), optimizer)
 
     step = functools.partial(steps.classifier_step, model=model, optimizer=optimizer, policy=policy)
-    keys = self.keys(name.partition("/")[0])
-    return loop.Phase(name, step, init, frozen, keys, section["batch_size"], section["epochs"])
+    kind = name.partition("/")[0]
+    stage = "classifier" if kind == "classifier" else "evaluate"
+    return loop.Phase(name, step, init, frozen, self.keys(kind), section["batch_size"], section["epochs"], stage)
 
   def _generate(self, key: jax.Array, labels: jax.Array, frozen: states.Frozen) -> jax.Array:
     networks = self.networks
@@ -146,8 +245,11 @@ class Phases:
     )
     return ranges.to_model(ranges.Unit(images))
 
-  def _optimizer(self, section, rows: int | None = None, **betas: float) -> optax.GradientTransformation:
-    total = self.facts.train // (rows or section["batch_size"]) * section["epochs"]
+  def _optimizer(
+    self, section, rows: int | None = None, source: Source | None = None, **betas: float
+  ) -> optax.GradientTransformation:
+    size, epochs = (source.size, source.epochs) if source else (self.facts.train, None)
+    total = size // (rows or section["batch_size"]) * (epochs or section["epochs"])
     rate = section["learning_rate"]
     if section["schedule"] == "cosine":
       rate = optax.cosine_decay_schedule(rate, max(total, 1))
@@ -161,7 +263,8 @@ class Phases:
     form = config["train"]["convolution"]
     if form == "auto":
       form = "matmul" if jax.default_backend() == "cpu" else "native"
-    v, game, c, j = config["vae"], config["actor_critic"], config["classifier"], config["evaluate"]["judge"]
+    v, c, j = config["vae"], config["classifier"], config["evaluate"]["judge"]
+    game, energy = config["actor_critic"], config["energy"]
     return Networks(
       vae=vae.VAE(
         image_shape=shape,
@@ -174,6 +277,7 @@ class Phases:
       ),
       actor=actor_critic.Actor(v["latent_dim"], game["hidden_dim"], game["depth"]),
       critic=actor_critic.Critic(game["hidden_dim"], game["depth"], game["critic_batch_norm"]),
+      energy=actor_critic.Critic(energy["hidden_dim"], energy["depth"]),
       classifier=classifier.Classifier(
         classes=classes,
         architecture=c["architecture"],
@@ -184,3 +288,8 @@ class Phases:
       ),
       judge=classifier.Judge(classes, j["channels"], j["feature_dim"], form),
     )
+
+
+def _where_classes_differ(weights: dict[str, float], name: str, source: Source) -> dict[str, float]:
+  """The weights, that of the named term 0 where there are no other classes for it."""
+  return weights if source.classes > 1 else weights | {name: 0.0}

@@ -110,23 +110,75 @@ def _terms(record: Mapping[str, Any]) -> str:
 
 def results_table(results: Mapping[str, Any]) -> str:
   """The paper's Table 1 for this run, in Markdown: mean and standard deviation over seeds, a column an arm."""
-  arms, data, samples = results["arms"], results["data"], results["samples"]["actor"]
+  arms, data = results["arms"], results["data"]
   rows = [["test set", *arms], ["---"] * (len(arms) + 1)]
   for same_row in zip(*(_rows(results, arm) for arm in arms), strict=True):
     rows.append([same_row[0][0], *(text for _, text in same_row)])
-  seeds = len(results["seeds"])
-  spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, hence no spread"
+  edits = results["edits"]
+  usual = edits["distance_weights"].index(edits["distance_weight"])
   lines = [
-    f"Accuracy in % on {data['name']}, {spread}; "
+    f"Accuracy in % on {data['name']}, {_spread(results)}; "
     f"{data['train']} training, {data['validation']} validation and {data['test']} test images.",
     "",
-    *("| " + " | ".join(row) + " |" for row in rows),
+    *_lines(rows),
     "",
-    f"Actor samples: conditional accuracy {_percent(samples['conditional_accuracy'])} %, "
-    f"diversity {statistics.summary(samples['diversity'], digits=2)}, "
-    f"by a judge that is right on {_percent(results['judge']['test']['accuracy'])} % of the test images.",
+    "Samples of all classes by each method, scored by a judge that is right on "
+    f"{_percent(results['judge']['test']['accuracy'])} % of the test images.",
+    "",
+    *_lines(_method_rows(results["samples"], "conditional accuracy, %")),
+    "",
+    "A classifier trained on actor samples alone is right on "
+    f"{_percent(results['samples']['actor']['classification_accuracy'])} % of the test images.",
+    f"Of test images edited to another class (distance weight {edits['distance_weight']:g}) the judge gives "
+    f"{_percent(edits['success'][usual])} % the requested class; they moved "
+    f"{statistics.summary(edits['moved'][usual], digits=2)}, samples drawn anew lie "
+    f"{statistics.summary(edits['anew'], digits=2)} away.",
   ]
   return "\n".join(lines) + "\n"
+
+
+def rule_table(results: Mapping[str, Any]) -> str:
+  """What samples for a rule, or for realism, are worth, in Markdown."""
+  bound = f" ({results['bound']} {results['value']:.4g})" if "bound" in results else ""
+  first = "rule holds, %" if "bound" in results else "judge is 90 % sure of a class, %"
+  lines = [
+    f"Samples for {results['name']}{bound}, {_spread(results)}.",
+    "",
+    *_lines(_method_rows(results["samples"], first)),
+  ]
+  return "\n".join(lines) + "\n"
+
+
+def _spread(results: Mapping[str, Any]) -> str:
+  seeds = len(results["seeds"])
+  return f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, hence no spread"
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
+  return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _method_rows(samples: Mapping[str, Mapping[str, Any]], first: str) -> list[list[str]]:
+  """A row a method, the first column of scores under the given words."""
+  columns = {
+    "conditional_accuracy": (first, 100, 1),
+    "diversity": ("diversity", 1, 2),
+    "frechet_distance": ("Fréchet distance", 1, 2),
+    "precision": ("precision", 1, 2),
+    "recall": ("recall", 1, 2),
+    "density": ("density", 1, 2),
+    "coverage": ("coverage", 1, 2),
+    "novelty": ("novelty", 1, 2),
+    "moved": ("distance moved", 1, 2),
+  }
+  rows = [["method", *(words for words, _, _ in columns.values()), "ms per sample"], ["---"] * (len(columns) + 2)]
+  for method, scores in samples.items():
+    cells = [
+      statistics.summary([scale * value for value in scores[name]], digits=digits)
+      for name, (_, scale, digits) in columns.items()
+    ]
+    rows.append([method, *cells, f"{scores['ms_per_sample']:.3f}"])
+  return rows
 
 
 def _rows(results: Mapping[str, Any], arm: str) -> Iterator[tuple[str, str]]:
@@ -175,7 +227,17 @@ def build(workdir: epath.Path) -> None:
   table = results_table(results)
   write_text(workdir / "table.md", table)
   with (workdir / "samples.npz").open("rb") as file, np.load(file) as samples:
-    figures.draw_all(
-      workdir / "figures", MetricsFile(workdir / "metrics.jsonl").read(), samples, results["data"]["class_names"]
-    )
+    records = MetricsFile(workdir / "metrics.jsonl").read()
+    figures.draw_all(workdir / "figures", records, samples, results["data"]["class_names"], results["edits"])
   print(f"\n{table}\nFigures in {workdir / 'figures'}")
+
+
+def build_rule(directory: epath.Path) -> None:
+  """Makes `table.md` and the figures of a rule from its results, and prints the table."""
+  if jax.process_index() != 0:
+    return
+  table = rule_table(json.loads((directory / "results.json").read_text()))
+  write_text(directory / "table.md", table)
+  with (directory / "samples.npz").open("rb") as file, np.load(file) as samples:
+    figures.draw_samples(directory, samples)
+  print(f"\n{table}\nFigures in {directory}")

@@ -41,6 +41,50 @@ class ActorCriticState:
   actor_average: Any
   updates: jax.Array
 
+  @property
+  def params(self) -> dict[str, Any]:
+    """All that is trained."""
+    return {"actor": self.actor.params, "critic": self.critic.params}
+
+
+@struct.dataclass
+class EnergyState:
+  """An energy under training, and the chains that look for where it is wrong.
+
+  Attributes:
+    critic: the critic whose -log D is the energy.
+    average: moving average of its parameters, which latents are drawn with.
+    chains: latents on their way down the energy, `[B, L]`.
+    conditions: what each chain is after, `[B, K]`.
+    updates: so far.
+  """
+
+  critic: TrainState
+  average: Any
+  chains: jax.Array
+  conditions: jax.Array
+  updates: jax.Array
+
+  @property
+  def params(self) -> Any:
+    """All that is trained."""
+    return self.critic.params
+
+
+@struct.dataclass
+class Exemplars:
+  """Latents that a rule has spoken on: they take the place of images and labels where a rule is learnt.
+
+  Attributes:
+    latents: draws from the prior, made realistic, `[N, L]`.
+    labels: 1 where the rule holds for the decoded image, else 0, `[N]`.
+    posterior_scale: as in `Frozen`, `[L]`.
+  """
+
+  latents: jax.Array
+  labels: jax.Array
+  posterior_scale: jax.Array
+
 
 @struct.dataclass
 class Frozen:

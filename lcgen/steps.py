@@ -6,6 +6,7 @@ weights are keyword arguments, bound once with `functools.partial` where the pha
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from lcgen.models import actor_critic, classifier, vae
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Objective = Callable[[jax.Array, vae.VAEOutput], tuple[jax.Array, Metrics]]
+Draw = Callable[[Batch, jax.Array, Any], "Draws"]
 
 
 def vae_step(
@@ -70,26 +72,25 @@ def classifier_step(
 
 @struct.dataclass
 class Draws:
-  """One draw of everything that the game is played with: latents `[B, L]`, one-hot labels `[B, K]`."""
+  """One draw of everything that a constraint is learnt from: latents `[B, L]`, one-hot labels `[B, K]`."""
 
-  encoded: jax.Array  # q(z|x)
+  encoded: jax.Array  # q(z|x), or a rule's exemplars
   prior: jax.Array  # p(z)
   own: jax.Array  # the label of x
-  other: jax.Array  # a label from the other classes
+  other: jax.Array  # a label from the other classes; the same one where there is but one
 
 
 def actor_critic_step(
   state: states.ActorCriticState,
-  frozen: states.Frozen,
+  frozen: states.Frozen | states.Exemplars,
   batch: Batch,
   key: jax.Array,
   *,
-  model: vae.VAE,
+  draw: Draw,
   actor: actor_critic.Actor,
   critic: actor_critic.Critic,
   actor_optimizer: optax.GradientTransformation,
   critic_optimizer: optax.GradientTransformation,
-  classes: int,
   critic_steps: int,
   critic_weights: Mapping[str, float],
   actor_weights: Mapping[str, float],
@@ -101,6 +102,7 @@ def actor_critic_step(
   The batch holds `critic_steps` x B images; each critic update sees its own B, the actor the last.
 
   Args:
+    draw: `(batch, key, frozen) -> Draws`: where the constraint comes from.
     critic_weights: weights of the critic's terms: `real` (encodings with their label), `actor` (its samples), `prior`
       (raw draws), `mismatched` (encodings with another class's label), `r1` (squared slope of the logit at the
       encodings) and `interpolated` (Gulrajani's penalty between encodings and the actor's samples). A term of
@@ -109,19 +111,16 @@ def actor_critic_step(
       `distance` (lambda_dist of Eq. 3, reduced over latents by `distance_reduction`).
     average_decay: decay of the moving average of the actor's parameters; 0 keeps the last ones.
   """
-  draws = draw(batch, key, frozen, model, classes)
+  draws = draw(batch, key, frozen)
   rounds = jax.tree.map(lambda a: a.reshape(critic_steps, -1, *a.shape[1:]), draws)  # [critic_steps, B, ...]
   keys = jax.random.split(jax.random.fold_in(key, 1), critic_steps)
 
   def update_critic(critic_state, inputs):
+    drawn, critic_key = inputs
+    moved = actor.apply({"params": state.actor.params}, drawn.prior, drawn.own)
+    opponent = {"actor": (moved, drawn.own)}
     return _update_critic(
-      critic_state,
-      state.actor.params,
-      *inputs,
-      actor=actor,
-      critic=critic,
-      optimizer=critic_optimizer,
-      weights=critic_weights,
+      critic_state, opponent, drawn, critic_key, critic=critic, optimizer=critic_optimizer, weights=critic_weights
     )
 
   critic_state, critic_metrics = jax.lax.scan(update_critic, state.critic, (rounds, keys))
@@ -136,40 +135,114 @@ def actor_critic_step(
     weights=actor_weights,
     distance_reduction=distance_reduction,
   )
-  decay = jnp.minimum(average_decay, (1 + state.updates) / (10 + state.updates))  # or the first parameters stay in it
-  average = optax.incremental_update(actor_state.params, state.actor_average, 1 - decay)
+  average = _average(state.actor_average, actor_state.params, average_decay, state.updates)
   metrics = {name: values.mean() for name, values in critic_metrics.items()} | actor_metrics
   return states.ActorCriticState(actor_state, critic_state, average, state.updates + 1), metrics
 
 
-def draw(batch: Batch, key: jax.Array, frozen: states.Frozen, model: vae.VAE, classes: int) -> Draws:
-  """What one step of the game is played with."""
+def energy_step(
+  state: states.EnergyState,
+  frozen: states.Frozen | states.Exemplars,
+  batch: Batch,
+  key: jax.Array,
+  *,
+  draw: Draw,
+  critic: actor_critic.Critic,
+  optimizer: optax.GradientTransformation,
+  weights: Mapping[str, float],
+  step_size: float,
+  noise: float,
+  restart: float,
+  average_decay: float,
+) -> tuple[states.EnergyState, Metrics]:
+  """Phase 2, for sampling by gradients: a critic against chains that follow its own slope.
+
+  The game's critic is right where its actor goes, and slopes anywhere else: whoever follows its gradient from the
+  prior leaves the data. Here the negatives are such walkers themselves (persistent chains as in Tieleman 2008, on the
+  critic of Eq. 2), one step of each before every update.
+
+  Args:
+    draw: as for `actor_critic_step`.
+    weights: as there, with `chain` in place of `actor`.
+    step_size: of a chain's step down -log D(z, y).
+    noise: standard deviation of what is added to it.
+    restart: share of the chains that start again from the prior, before each step.
+    average_decay: decay of the moving average of the parameters; 0 keeps the last ones.
+  """
+  draws = draw(batch, key, frozen)
+  restart_key, chain_key, critic_key = jax.random.split(jax.random.fold_in(key, 1), 3)
+  again = jax.random.bernoulli(restart_key, restart, (state.chains.shape[0], 1))
+  chains, conditions = jnp.where(again, draws.prior, state.chains), jnp.where(again, draws.own, state.conditions)
+  energy = lambda z: losses.constraint_loss(critic.apply(state.critic.variables, z, conditions), True).sum()
+  chains += noise * jax.random.normal(chain_key, chains.shape) - step_size * jax.grad(energy)(chains)
+  critic_state, metrics = _update_critic(
+    state.critic,
+    {"chain": (chains, conditions)},
+    draws,
+    critic_key,
+    critic=critic,
+    optimizer=optimizer,
+    weights=weights,
+  )
+  average = _average(state.average, critic_state.params, average_decay, state.updates)
+  return states.EnergyState(critic_state, average, chains, conditions, state.updates + 1), metrics
+
+
+def draw_images(batch: Batch, key: jax.Array, frozen: states.Frozen, *, model: vae.VAE, classes: int) -> Draws:
+  """For labels, and for realism, which has one class and reads no labels: encodings of the batch's images."""
   encode_key, prior_key, label_key = jax.random.split(key, 3)
   encoded = model.apply(frozen.vae, batch["image"], method="encode").sample(encode_key)
-  shift = jax.random.randint(label_key, batch["label"].shape, 1, classes)
+  labels = batch["label"] if classes > 1 else jnp.zeros(encoded.shape[0], jnp.int32)
+  return _draws(encoded, labels, classes, prior_key, label_key)
+
+
+def draw_exemplars(batch: Batch, key: jax.Array, frozen: states.Exemplars) -> Draws:
+  """For rules: exemplars, by their places `row` `[B]`, as they are."""
+  prior_key, label_key = jax.random.split(key)
+  return _draws(frozen.latents[batch["row"]], frozen.labels[batch["row"]], 2, prior_key, label_key)
+
+
+def _draws(encoded: jax.Array, labels: jax.Array, classes: int, prior_key: jax.Array, label_key: jax.Array) -> Draws:
+  shift = jax.random.randint(label_key, labels.shape, 1, max(classes, 2))
   return Draws(
     encoded=encoded,
     prior=jax.random.normal(prior_key, encoded.shape),
-    own=jax.nn.one_hot(batch["label"], classes),
-    other=jax.nn.one_hot((batch["label"] + shift) % classes, classes),
+    own=jax.nn.one_hot(labels, classes),
+    other=jax.nn.one_hot((labels + shift) % classes, classes),
   )
 
 
+def _average(average: Any, params: Any, decay: float, updates: jax.Array) -> Any:
+  decay = jnp.minimum(decay, (1 + updates) / (10 + updates))  # or the first parameters stay in it
+  return optax.incremental_update(params, average, 1 - decay)
+
+
 def _update_critic(
-  state: states.TrainState, actor_params, draws: Draws, key: jax.Array, *, actor, critic, optimizer, weights
+  state: states.TrainState,
+  opponent: Mapping[str, tuple[jax.Array, jax.Array]],
+  draws: Draws,
+  key: jax.Array,
+  *,
+  critic: actor_critic.Critic,
+  optimizer: optax.GradientTransformation,
+  weights: Mapping[str, float],
 ) -> tuple[states.TrainState, Metrics]:
-  """Eq. 2, with the encodings under another class's label as further negatives (Engel et al. 2018)."""
-  moved = actor.apply({"params": actor_params}, draws.prior, draws.own)
+  """Eq. 2, with the encodings under another class's label as further negatives (Engel et al. 2018).
+
+  Args:
+    opponent: the name of whoever the critic is to tell from the data, its latents and their conditions.
+  """
+  ((samples, _),) = opponent.values()
   parts = {  # name: (latents, conditions, does the constraint hold)
     "real": (draws.encoded, draws.own, True),
-    "actor": (moved, draws.own, False),
+    **{name: (*part, False) for name, part in opponent.items()},
     "prior": (draws.prior, draws.own, False),
     "mismatched": (draws.encoded, draws.other, False),
   }
   parts = {name: part for name, part in parts.items() if weights[name]}
   latents, conditions = (jnp.concatenate([part[i] for part in parts.values()]) for i in (0, 1))
-  mix = jax.random.uniform(key, (moved.shape[0], 1))  # one coefficient per sample
-  between = draws.encoded + mix * (moved - draws.encoded)
+  mix = jax.random.uniform(key, (samples.shape[0], 1))  # one coefficient per sample
+  between = draws.encoded + mix * (samples - draws.encoded)
 
   def loss(params):
     variables = {"params": params, "batch_stats": state.batch_stats}

@@ -1,7 +1,9 @@
 """A trained run in Python: `run = lcgen.load(workdir)`."""
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,11 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from lcgen import checkpoint, config, errors, loop, parallel, sampling
+from lcgen import checkpoint, config, door, errors, exemplars, learning, parallel, sampling
 from lcgen import state as states
+from lcgen.constraints import Constraint, Learnt
 from lcgen.data import images as ranges
 from lcgen.data import sources
 from lcgen.phases import Phases
+from lcgen.trainer import Trainer
+
+Wish = int | Sequence[int] | Constraint
 
 
 def load(workdir: epath.PathLike) -> "Run":
@@ -25,39 +31,68 @@ def load(workdir: epath.PathLike) -> "Run":
   return Run(epath.Path(workdir))
 
 
+@dataclasses.dataclass(frozen=True)
+class Samples:
+  """Images with their latents and what is known of each.
+
+  Attributes:
+    images: floats in [0, 1], `[N, H, W, C]`.
+    latents: `[N, L]`.
+    start: where each latent came from, a draw from the prior or an encoding, `[N, L]`.
+    labels: what was asked for, int32 `[N]`; -1 where it was no label.
+    energy: of the constraint, nats, `[N]`.
+    critics: logit of each critic in the constraint, `[N, critics]`.
+    accepted: whether the critics take it that the constraint holds, bool `[N]`.
+    moved: root mean square over latents between start and latents, `[N]`; two draws from the prior are 1.41 apart.
+    verdict: the judge's label, int32 `[N]`.
+    confidence: the judge's probability of that label, `[N]`.
+  """
+
+  images: np.ndarray
+  latents: np.ndarray
+  start: np.ndarray
+  labels: np.ndarray
+  energy: np.ndarray
+  critics: np.ndarray
+  accepted: np.ndarray
+  moved: np.ndarray
+  verdict: np.ndarray
+  confidence: np.ndarray
+
+
 class Run:
   """The networks of one workdir, all repetitions; phases are read when first asked for.
 
   Images go in as uint8 or as floats in [0, 1], `[N, H, W, C]`, and are resized where they are of another size than the
-  networks'; they come out as floats in [0, 1]. `replica` picks one of the repetitions, counted from 0.
+  networks'; they come out as floats in [0, 1]. `replica` picks one of the repetitions, counted from 0. Constraints are
+  those of all repetitions, and compose: `run.label(3) & ~thick`.
 
   Attributes:
     class_names: names of the labels 0, 1, ...
+    image_shape: `(H, W, C)` of the networks.
     replicas: number of repetitions.
     arms: names of the trained classifiers.
   """
 
-  def __init__(self, workdir: epath.Path):
-    values = config.read(workdir)
-    self._directory = workdir / "checkpoints"
-    if values is None or not (self._directory / "statistics").exists():
+  def __init__(self, workdir: epath.Path, values: dict[str, Any] | None = None):
+    directory, values = workdir / "checkpoints", values or config.read(workdir)
+    if values is None or not (directory / "statistics").exists():
       raise errors.InputError(f"{workdir}: no trained VAE; name a --workdir where run.py has finished that phase")
-    with checkpoint.Checkpoints(self._directory / "statistics") as saved:
+    with checkpoint.Checkpoints(directory / "statistics") as saved:
       self._facts = sources.Facts(**saved.record)
       self._phases = Phases(values, self._facts)
-      self._mesh = parallel.make_mesh(values["seeds"])
-      abstract = checkpoint.abstract(self._phases.statistics(), parallel.per_seed(self._mesh))
+      self._trainer = Trainer(self._phases, workdir, lambda: door.read_data(values).train)
+      abstract = checkpoint.abstract(self._phases.statistics(), parallel.per_seed(self._trainer.mesh))
       self._statistics = saved.restore(abstract)
     self.class_names: tuple[str, ...] = tuple(self._facts.class_names)
+    self.image_shape: tuple[int, int, int] = tuple(self._phases.networks.vae.image_shape)
     self.replicas: int = values["seeds"]
     self.arms: tuple[str, ...] = values["classifier"]["arms"]
     networks = self._phases.networks
     self._encode = jax.jit(functools.partial(networks.vae.apply, method="encode"))
     self._decode = jax.jit(functools.partial(sampling.decode, model=networks.vae))
-    self._move = jax.jit(
-      functools.partial(sampling.actor_latents, actor=networks.actor, classes=networks.classifier.classes)
-    )
     self._logits = jax.jit(networks.classifier.apply)
+    self._judge_logits = jax.jit(networks.judge.apply)
 
   def encode(self, images: np.ndarray, replica: int = 0) -> jax.Array:
     """Means of q(z|x), `[N, L]`."""
@@ -75,20 +110,152 @@ class Run:
       raise ValueError(f"latents of shape {latents.shape}: must be [N, {size}]")
     return self._decode(latents, self._pick(self._vae, replica))
 
-  def sample(self, labels: Sequence[int], seed: int = 0, replica: int = 0) -> jax.Array:
-    """One image for each requested label, decoded from G(z, y) with z from the prior (Eq. 5); `[N, H, W, C]`.
+  def label(self, label: int) -> Learnt:
+    """The constraint that an image belongs to a class (Eq. 2's critic, conditioned on the label).
 
     Raises:
-      ValueError: where a label is not one of the data set's.
+      ValueError: where there is no such class.
+      InputError: where phase 2 is not trained.
     """
-    labels = np.asarray(labels)
-    classes = len(self.class_names)
-    if (
-      labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not ((0 <= labels) & (labels < classes)).all()
-    ):
-      raise ValueError(f"labels {labels!r}: must be a sequence of whole numbers from 0 to {classes - 1}")
-    frozen = self._pick(self._actor, replica)
-    return self._decode(self._move(jax.random.key(seed), jnp.asarray(labels), frozen), frozen)
+    return self._labelled(self._labels([label])[0])
+
+  @functools.cached_property
+  def realism(self) -> Learnt:
+    """The constraint to look like the data, whatever the class (Engel et al. 2018, section 3).
+
+    It reads no labels. Learnt when first asked for, from the run's training images, and kept in its workdir.
+
+    Raises:
+      InputError: where it is not learnt yet and the training images cannot be read.
+    """
+    return learning.constraint(self._phases, self._learner.realism(), np.ones(1, np.float32))
+
+  def learn(
+    self,
+    rule: str | exemplars.Function,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    top: float | None = None,
+    bottom: float | None = None,
+  ) -> Learnt:
+    """Learns a rule as a constraint, from samples of the model alone: minutes on a CPU.
+
+    The rule is asked about decoded draws from the prior, as they are and moved to where `realism` holds; it may be any
+    code, and is never differentiated (Engel et al. 2018, section 5). No label is read, and images only for `realism`.
+
+    Args:
+      rule: a function of images in [0, 1], float32 `[N, H, W, C]`, to verdicts (bool) or scores `[N]`, each image by
+        itself; or a config's text, `rule:module.function[:bound=value]`, whose constraint is kept in the workdir.
+      above: of scores, the one above which the rule holds.
+      below: the one below which it holds.
+      top: the share of the prior's samples for which it is to hold, those with the highest scores.
+      bottom: the same for the lowest. Without any bound scores get `top=0.25`.
+
+    Raises:
+      InputError: where the rule raises, returns anything but N finite numbers, or holds always or never.
+    """
+    bounds = {"above": above, "below": below, "top": top, "bottom": bottom}
+    given = {name: value for name, value in bounds.items() if value is not None}
+    if len(given) > 1 or (given and isinstance(rule, str)):
+      raise ValueError(f"bounds {given} for {rule}: give one at most, and for a text none")
+    if isinstance(rule, str):
+      learnt = self._learner.rule(exemplars.parse(rule))
+    else:
+      with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(self._phases, epath.Path(folder), lambda: None)
+        bound, value = next(iter(given.items()), ("", 0.0))
+        learnt = self._learner.rule(exemplars.checked(exemplars.Rule(rule, bound, value)), trainer)
+    return learning.constraint(self._phases, learnt.pair, learning.HOLDS)
+
+  def sample(
+    self, wish: Wish, method: str = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
+  ) -> np.ndarray:
+    """Images for which a wish holds, in [0, 1], `[N, H, W, C]`; see `draw`."""
+    return self.draw(wish, method, count=count, seed=seed, replica=replica).images
+
+  def draw(
+    self, wish: Wish, method: str = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
+  ) -> Samples:
+    """Samples for which a wish holds, from draws z of the prior, with their certificates.
+
+    Args:
+      wish: a label or a sequence of them, one for each sample, or a constraint.
+      method: `"actor"`, G(z, y) (Eq. 5); `"optimize"`, Adam on z; `"langevin"`, noisy gradient steps on z; `"refine"`,
+        the actor's proposal, a few Langevin steps, and another draw for what the critics refuse. Their settings are
+        those of the run's config, section `sample`.
+      count: how many samples, of one label or of a constraint, by default 1; not for a sequence of labels.
+      seed: of the draws.
+      replica: which repetition.
+
+    Raises:
+      ValueError: for labels that do not exist, an unknown method, or no count above 0.
+    """
+    if method not in sampling.METHODS:
+      raise ValueError(f"method {method!r}: there are {', '.join(sampling.METHODS)}")
+    constraint, labels = self._wanted(wish, count)
+    prior_key, key = jax.random.split(jax.random.key(seed))
+    start = sampling.prior(prior_key, len(labels), self._phases.networks.vae.latent_dim)
+    moved = self._moves[method](key, self._pick(constraint, replica), start)
+    return self._certified(moved, constraint, labels, replica)
+
+  def edit(
+    self,
+    images: np.ndarray,
+    wish: Wish,
+    *,
+    distance_weight: float | None = None,
+    replica: int = 0,
+  ) -> Samples:
+    """Images changed until a wish holds, and no further: Adam from their encodings on E(z) + lambda L_dist (Eq. 3).
+
+    Args:
+      images: `[N, H, W, C]`, uint8 or floats in [0, 1].
+      wish: a label for all, one for each image, or a constraint.
+      distance_weight: lambda, by default the config's `edit.distance_weight`; more stays closer to the image.
+      replica: which repetition.
+
+    Raises:
+      ValueError: for images of another kind, labels that do not exist, or as many labels as there are no images.
+    """
+    latents = self.encode(images, replica)
+    if not isinstance(wish, Constraint) and np.ndim(wish) == 1 and len(wish) != len(latents):
+      raise ValueError(f"{len(wish)} labels for {len(latents)} images: give one for each, or one for all")
+    constraint, labels = self._wanted(
+      wish, len(latents) if isinstance(wish, Constraint) or np.ndim(wish) == 0 else None
+    )
+    weight = self._phases.config["edit"]["distance_weight"] if distance_weight is None else distance_weight
+    if not weight >= 0:
+      raise ValueError(f"distance_weight={weight}: must be at least 0")
+    frozen = self._pick(self._vae, replica)
+    moved = self._edit(self._pick(constraint, replica), latents, frozen.posterior_scale, jnp.float32(weight))
+    return self._certified(moved, constraint, labels, replica)
+
+  def interpolate(self, a: np.ndarray, b: np.ndarray, count: int = 8, replica: int = 0) -> np.ndarray:
+    """Decoded points from the encoding of each image of `a` to that of `b`, along great circles.
+
+    Args:
+      a: `[N, H, W, C]`, uint8 or floats in [0, 1].
+      b: as many.
+      count: points, both ends included, at least 2.
+      replica: which repetition.
+
+    Returns:
+      `[N, count, H, W, C]` in [0, 1]; the ends are reconstructions.
+
+    Raises:
+      ValueError: where `a` and `b` differ in number, or `count` is below 2.
+    """
+    start, end = self.encode(a, replica), self.encode(b, replica)
+    if start.shape != end.shape or count < 2:
+      raise ValueError(f"{len(start)} and {len(end)} images, count={count}: give pairs, and a count of 2 or more")
+    between = sampling.interpolate(start, end, count)  # [N, count, L]
+    images = self.decode(between.reshape(-1, between.shape[-1]), replica)
+    return np.asarray(images).reshape(*between.shape[:2], *images.shape[1:])
+
+  def judge(self, images: np.ndarray, replica: int = 0) -> jax.Array:
+    """The judge's probability of each class, `[N, K]`; it was trained on real images and for nothing but this."""
+    return jax.nn.softmax(self._judge_logits(self._pick(self._judge, replica), self._prepared(images)))
 
   def classify(self, images: np.ndarray, arm: str = "latent_constraints", replica: int = 0) -> jax.Array:
     """The class that the classifier of this arm gives each image, int32 `[N]`."""
@@ -105,6 +272,74 @@ class Run:
     variables = self._pick(self._classifiers[arm].variables, replica)
     return jax.nn.softmax(self._logits(variables, self._prepared(images)))
 
+  def _labels(self, labels: Sequence[int]) -> np.ndarray:
+    labels, classes = np.asarray(labels), len(self.class_names)
+    whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    if not whole or not ((0 <= labels) & (labels < classes)).all():
+      raise ValueError(f"labels {labels!r}: must be a sequence of whole numbers from 0 to {classes - 1}")
+    return labels.astype(np.int32)
+
+  def _labelled(self, labels: np.ndarray) -> Learnt:
+    """For one label, or for each latent its own."""
+    return learning.constraint(self._phases, self._label_pair, np.eye(len(self.class_names), dtype=np.float32)[labels])
+
+  def _wanted(self, wish: Wish, count: int | None) -> tuple[Constraint, np.ndarray]:
+    """The constraint, and the label of each sample, -1 for none."""
+    if isinstance(wish, Constraint) or np.ndim(wish) == 0:
+      count = 1 if count is None else count
+      if count < 1:
+        raise ValueError(f"count={count}: must be at least 1")
+      if isinstance(wish, Constraint):
+        return wish, np.full(count, -1, np.int32)
+      wish, count = [wish] * count, None
+    if count is not None:
+      raise ValueError(f"count={count}: a sequence of labels has its own")
+    labels = self._labels(wish)
+    return self._labelled(labels), labels
+
+  def _certified(self, moved: sampling.Moved, constraint: Constraint, labels: np.ndarray, replica: int) -> Samples:
+    images = self._decode(moved.latents, self._pick(self._vae, replica))
+    probabilities = self.judge(images, replica)
+    known = self._know(self._pick(constraint, replica), moved)
+    found = {
+      "images": images,
+      "latents": moved.latents,
+      "start": moved.start,
+      "labels": labels,
+      "verdict": probabilities.argmax(axis=-1),
+      "confidence": probabilities.max(axis=-1),
+      **known,
+    }
+    return Samples(**{name: np.asarray(value) for name, value in found.items()})
+
+  @functools.cached_property
+  def _moves(self) -> dict[str, Callable[..., sampling.Moved]]:
+    settings = self._phases.config["sample"]
+    return {name: jax.jit(functools.partial(way, **settings.get(name, {}))) for name, way in sampling.METHODS.items()}
+
+  @functools.cached_property
+  def _edit(self) -> Callable[..., sampling.Moved]:
+    section = self._phases.config["edit"]
+
+    def edit(constraint, latents, posterior_scale, weight):
+      descent = {name: section[name] for name in ("steps", "learning_rate")}
+      return sampling.edit(constraint, latents, posterior_scale, distance_weight=weight, **descent)
+
+    return jax.jit(edit)
+
+  @functools.cached_property
+  def _know(self) -> Callable[[Constraint, sampling.Moved], dict[str, jax.Array]]:
+    def know(constraint, moved):
+      z = moved.latents
+      return {
+        "energy": constraint.energy(z),
+        "critics": constraint.logits(z),
+        "accepted": constraint.holds(z),
+        "moved": moved.distance,
+      }
+
+    return jax.jit(know)
+
   def _prepared(self, images: np.ndarray) -> jax.Array:
     images = jnp.asarray(images)
     colours = self._facts.shape[2]
@@ -119,18 +354,25 @@ class Run:
       raise ValueError(f"replica {replica}: there are {self.replicas}, counted from 0")
     return jax.tree.map(lambda leaf: leaf[replica], tree)
 
-  def _finished(self, phase: loop.Phase) -> Any:
-    return loop.finished(phase, self._facts.train, self._mesh, self._directory / phase.name)[0]
+  def _finished(self, phase: Any) -> Any:
+    return self._trainer.finished(phase, self._facts.train)
 
   @functools.cached_property
   def _vae(self) -> states.Frozen:
     return states.Frozen(self._finished(self._phases.vae()).variables, **self._statistics)
 
   @functools.cached_property
-  def _actor(self) -> states.Frozen:
-    game = self._finished(self._phases.actor_critic(self._vae))
-    return self._vae.replace(actor={"params": game.actor_average})
+  def _learner(self) -> learning.Learner:
+    return learning.Learner(self._phases, self._trainer, self._vae)
+
+  @functools.cached_property
+  def _label_pair(self) -> learning.Pair:
+    return self._learner.labels(train=False)
+
+  @functools.cached_property
+  def _judge(self) -> Any:
+    return self._finished(self._phases.judge()).variables
 
   @functools.cached_property
   def _classifiers(self) -> dict[str, states.TrainState]:
-    return {arm: self._finished(self._phases.classifier(arm, self._actor)) for arm in self.arms}
+    return {arm: self._finished(self._phases.classifier(arm, None)) for arm in self.arms}

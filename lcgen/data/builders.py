@@ -136,6 +136,7 @@ def _mnist_family(official: type) -> type:
     def _generate_examples(self, images, labels) -> Examples:
       yield from labelled(images, labels)
 
+  Builder.__name__ = Builder.__qualname__ = official.__name__
   return Builder
 
 
@@ -185,7 +186,7 @@ class CIFAR10Corrupted(Downloads, tfds.builder_cls("cifar10_corrupted"), skip_re
     corruption, severity = self.builder_config.corruption, self.builder_config.severity
     name = f"CIFAR-10-C/{_FILES.get(corruption, corruption)}.npy"
     with unpacking(archive), tarfile.open(archive) as tar:
-      rows = _npy_shape(tar.extractfile(name))[0]
+      rows = _npy_header(tar.extractfile(name))[0][0]
       part = slice((severity - 1) * rows // 5, severity * rows // 5)
       labels = _npy_rows(tar.extractfile("CIFAR-10-C/labels.npy"), part)
       images = _npy_rows(tar.extractfile(name), part)
@@ -220,10 +221,6 @@ def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
   if fortran_order or dtype.hasobject:
     raise ValueError(f"a .npy of {dtype}{' in Fortran order' if fortran_order else ''}")
   return shape, dtype
-
-
-def _npy_shape(file: BinaryIO) -> tuple[int, ...]:
-  return _npy_header(file)[0]
 
 
 def _npy_rows(file: BinaryIO, rows: slice) -> np.ndarray:

@@ -54,6 +54,25 @@ def read_folder(path: str, side: int) -> tuple[tuple[str, ...], Labelled, Labell
   return class_names, (images[:count], parts[0][1]), testing
 
 
+def read_images(path: str, side: int) -> np.ndarray:
+  """Images without labels: those of an `.npz`'s array `images`, an image file, or all image files in a folder.
+
+  Returns:
+    uint8 `[N, H, W, C]`, as `read_npz` and `read_folder` give them.
+
+  Raises:
+    InputError: where there is none, or one that cannot be read; names the file.
+  """
+  place = epath.Path(path).expanduser()
+  if place.suffix.lower() == ".npz":
+    return _npz_images(place, _npz_arrays(place), "images")
+  files = [place] if place.is_file() else sorted(place.iterdir()) if place.is_dir() else []
+  files = [file for file in files if file.suffix.lower() in _SUFFIXES]
+  if not files:
+    raise errors.InputError(f"{path}: no image ({', '.join(_SUFFIXES)}), folder of images or .npz with images")
+  return _read_images(files, side)
+
+
 def _folders(path: epath.Path) -> tuple[str, ...]:
   return tuple(sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
 
@@ -130,11 +149,7 @@ def read_npz(path: str) -> tuple[tuple[str, ...], Labelled, Labelled | None]:
   file = epath.Path(path).expanduser()
   if not path or not file.is_file():
     raise errors.InputError(f"data.path={path}: no such file; name an .npz with images and labels")
-  try:
-    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-      arrays = {name: content[name] for name in content.files}
-  except (OSError, ValueError, EOFError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-    raise errors.InputError(f"{file}: not an .npz that can be read ({error})") from error
+  arrays = _npz_arrays(file)
   for name in ("images", "labels", *(("test_images", "test_labels") if "test_images" in arrays else ())):
     if name not in arrays:
       raise errors.InputError(f"{file}: no array {name}; there are {', '.join(arrays) or 'none'}")
@@ -152,18 +167,33 @@ def read_npz(path: str) -> tuple[tuple[str, ...], Labelled, Labelled | None]:
   return class_names, training, testing
 
 
-def _npz_part(file: epath.Path, arrays: dict[str, np.ndarray], prefix: str) -> Labelled:
-  images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
+def _npz_arrays(file: epath.Path) -> dict[str, np.ndarray]:
+  try:
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+      return {name: content[name] for name in content.files}
+  except (OSError, ValueError, EOFError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    raise errors.InputError(f"{file}: not an .npz that can be read ({error})") from error
+
+
+def _npz_images(file: epath.Path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:
+  if name not in arrays:
+    raise errors.InputError(f"{file}: no array {name}; there are {', '.join(arrays) or 'none'}")
+  images = arrays[name]
   if images.ndim == 3:
     images = images[..., None]
   if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-    raise errors.InputError(f"{file}: {prefix}images are {list(images.shape)}, not [N, H, W] or [N, H, W, C], C 1 or 3")
+    raise errors.InputError(f"{file}: {name} are {list(images.shape)}, not [N, H, W] or [N, H, W, C], C 1 or 3")
   if np.issubdtype(images.dtype, np.floating):
     if not (images.min() >= 0 and images.max() <= 1):  # also where there are NaNs
-      raise errors.InputError(f"{file}: {prefix}images from {images.min()} to {images.max()}; floats must be in [0, 1]")
+      raise errors.InputError(f"{file}: {name} from {images.min()} to {images.max()}; floats must be in [0, 1]")
     images = np.round(images * 255).astype(np.uint8)
   if images.dtype != np.uint8:
-    raise errors.InputError(f"{file}: {prefix}images are {images.dtype}, not uint8 or floats in [0, 1]")
+    raise errors.InputError(f"{file}: {name} are {images.dtype}, not uint8 or floats in [0, 1]")
+  return images
+
+
+def _npz_part(file: epath.Path, arrays: dict[str, np.ndarray], prefix: str) -> Labelled:
+  images, labels = _npz_images(file, arrays, f"{prefix}images"), arrays[f"{prefix}labels"]
   if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
     raise errors.InputError(
       f"{file}: {prefix}labels are {labels.dtype} {list(labels.shape)}, not {len(images)} integers"

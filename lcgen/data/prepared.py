@@ -186,7 +186,10 @@ def _alone(downloads: epath.Path, base: str) -> Iterator[None]:
         f"../{base}/*/incomplete.*",
       ):
         for unfinished in downloads.glob(pattern):
-          unfinished.rmtree() if unfinished.is_dir() else unfinished.unlink()
+          if unfinished.is_dir():
+            unfinished.rmtree()
+          else:
+            unfinished.unlink()
       for folder in (*downloads.parent.glob(f"{base}/*"), downloads.parent / base):
         if folder.is_dir() and not any(folder.iterdir()):
           folder.rmdir()
@@ -210,7 +213,7 @@ class Prepared:
     folder = find(name, directory)
     if folder is None:
       raise errors.MissingDataError(f"{name}: no prepared TFDS data set in {home(directory) / name}")
-    self._name, self._folder, self._builder = name, folder, tfds.builder_from_directory(folder)
+    self._folder, self._builder = folder, tfds.builder_from_directory(folder)
     info = self._builder.info
     if not {"image", "label"} <= set(info.features) or None in info.features["image"].shape:
       raise errors.InputError(f"{name}: not a set of labelled images of one size, but {dict(info.features)}")

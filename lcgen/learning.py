@@ -1,0 +1,183 @@
+"""Learning constraints on a trained VAE: labels, realism and rules, each an actor and an energy, all repetitions."""
+
+import dataclasses
+import json
+import logging
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from lcgen import constraints, exemplars, parallel, report, sampling
+from lcgen import state as states
+from lcgen.exemplars import Rule
+from lcgen.phases import Phases, Source
+from lcgen.trainer import Trainer
+
+_log = logging.getLogger(__name__)
+
+HOLDS = np.array([0.0, 1.0], np.float32)  # the condition of a rule's pair
+_BATCH = 2048  # images that a rule sees at once, of each repetition
+
+
+@struct.dataclass
+class Pair:
+  """What a constraint is learnt as: the parameters that latents are moved with, `[S, ...]`."""
+
+  actor: Any
+  energy: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LearntRule:
+  """A rule with its pair.
+
+  Attributes:
+    name: as the config has it.
+    rule: with its bound in scores.
+    pair: `HOLDS` is the condition that it holds.
+    prior: share of the prior's decoded samples for which it holds, one a repetition.
+    exemplars: the same of the exemplars before they were balanced.
+  """
+
+  name: str
+  rule: Rule
+  pair: Pair
+  prior: list[float]
+  exemplars: list[float]
+
+  def holds(self, images: jax.Array) -> np.ndarray:
+    """What the rule itself says of images in [0, 1], `[..., H, W, C]` -> bool `[...]`."""
+    images = np.asarray(images)
+    scored = exemplars.scores(self.rule, images.reshape(-1, *images.shape[-3:]))
+    return exemplars.verdicts(self.rule, scored).reshape(images.shape[:-3])
+
+
+def constraint(phases: Phases, pair: Pair, condition: jax.Array) -> constraints.Learnt:
+  """The constraint of one condition of a pair, for each repetition: every leaf has a leading axis `[S]`.
+
+  Args:
+    phases: whose networks the pair belongs to.
+    pair: from here.
+    condition: one-hot, `[K]` or, for each latent its own, `[B, K]`.
+  """
+  return constraints.Learnt(
+    critic=phases.networks.energy,
+    actor=phases.networks.actor,
+    energy_variables={"params": pair.energy},
+    actor_variables={"params": pair.actor},
+    condition=jnp.broadcast_to(condition, (len(phases.seeds), *condition.shape)),
+  )
+
+
+def plain(name: str) -> str:
+  """A rule's name as the name of a folder."""
+  return re.sub(r"[^\w.]+", "-", name)
+
+
+class Learner:
+  """Learns constraints, or loads them where they have been learnt.
+
+  Args:
+    phases: of the workdir's config.
+    trainer: of the workdir.
+    frozen: the trained VAE and its statistics, `[S, ...]`.
+  """
+
+  def __init__(self, phases: Phases, trainer: Trainer, frozen: states.Frozen):
+    self._phases, self._trainer, self._frozen = phases, trainer, frozen
+
+  def labels(self, train: bool = True) -> Pair:
+    """The data set's labels, condition y for each."""
+    source = self._phases.labels()
+    game, energy = self._phases.actor_critic(self._frozen, source), self._phases.energy(self._frozen, source)
+    if not train:
+      return _pair(*(self._trainer.finished(phase, source.size) for phase in (game, energy)))
+    return _pair(*(self._trainer.train(phase, self._trainer.rows) for phase in (game, energy)))
+
+  def realism(self) -> Pair:
+    """Being an image like those of the data set; reads images and no labels."""
+    source = self._phases.realism()
+    game, energy = self._phases.actor_critic(self._frozen, source), self._phases.energy(self._frozen, source)
+    return _pair(*(self._trainer.train(phase, self._trainer.images) for phase in (game, energy)))
+
+  def rule(self, rule: Rule, trainer: Trainer | None = None) -> LearntRule:
+    """A rule, from samples of the model alone: draws from the prior, made realistic, decoded, and judged by the rule.
+
+    Args:
+      rule: what is to hold.
+      trainer: where the pair is kept, by default the workdir's.
+
+    Raises:
+      InputError: where the rule cannot be learnt from: it raises, returns something else, or holds always or never.
+    """
+    config = self._phases.config
+    digest = rule.digest(config["rule"], config["sample"]["langevin"])
+    source = self._phases.rule(f"{plain(rule.name)}-{digest}")
+    trainer = trainer or self._trainer
+    record = trainer.workdir / "checkpoints" / source.name / "rule.json"
+    if record.exists():
+      facts, drawn = json.loads(record.read_text()), None
+    else:
+      drawn, facts = self._exemplars(rule, source)
+    _log.info(
+      "rule %s: holds for %.1f %% of the prior's samples, %.1f %% of the realistic ones",
+      rule.name,
+      100 * np.mean(facts["prior"]),
+      100 * np.mean(facts["exemplars"]),
+    )
+    data = {"row": jax.device_put(np.arange(source.size), parallel.replicated(trainer.mesh))}
+    as_it_is = lambda batch: batch
+    game, energy = self._phases.actor_critic(drawn, source), self._phases.energy(drawn, source)
+    pair = _pair(*(trainer.train(phase, data, prepare=as_it_is) for phase in (game, energy)))
+    report.write_json(record, facts)
+    settled = dataclasses.replace(rule, bound=facts["bound"], value=facts["value"])
+    return LearntRule(rule.name, settled, pair, facts["prior"], facts["exemplars"])
+
+  def _exemplars(self, rule: Rule, source: Source) -> tuple[states.Exemplars, dict[str, Any]]:
+    """Draws from the prior moved to where realism holds, half of which the rule holds for."""
+    phases, mesh, realism = self._phases, self._trainer.mesh, self.realism()
+    networks, settings = phases.networks, phases.config["sample"]["langevin"]
+    count = min(_BATCH, source.size)
+
+    def draw(frozen, real, key):
+      prior_key, move_key = jax.random.split(key)
+      start = sampling.prior(prior_key, count, networks.vae.latent_dim)
+      moved = sampling.langevin(move_key, real, start, **settings).latents
+      return moved, *(sampling.decode(z, frozen, model=networks.vae) for z in (moved, start))
+
+    drawn = jax.jit(parallel.over_seeds(draw, mesh, (0, 0, 0)))
+    real, keys = constraint(phases, realism, jnp.ones(1)), phases.keys("rule")
+    latents, scored, prior_scored = [], [], []
+    for index in range(-(-source.size // count)):
+      batch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)
+      moved, *decoded = drawn(self._frozen, real, batch_keys)
+      latents.append(np.asarray(moved))
+      for scores, images in zip((scored, prior_scored), decoded, strict=True):
+        images = np.asarray(images)  # [S, B, H, W, C]
+        scores.append(exemplars.scores(rule, images.reshape(-1, *images.shape[2:])).reshape(images.shape[:2]))
+    latents, scored, prior_scored = (np.concatenate(parts, axis=1) for parts in (latents, scored, prior_scored))
+    settled = exemplars.settled(rule, prior_scored)
+    holds = exemplars.verdicts(settled, scored)  # [S, N]
+    picked = np.stack(
+      [exemplars.balanced(rule, row, source.size, seed) for row, seed in zip(holds, phases.seeds, strict=True)]
+    )
+    result = states.Exemplars(
+      latents=np.take_along_axis(latents, picked[..., None], axis=1),
+      labels=np.take_along_axis(holds, picked, axis=1).astype(np.int32),
+      posterior_scale=self._frozen.posterior_scale,
+    )
+    facts = {
+      "bound": settled.bound,
+      "value": settled.value,
+      "prior": exemplars.verdicts(settled, prior_scored).mean(axis=1).tolist(),
+      "exemplars": holds.mean(axis=1).tolist(),
+    }
+    return jax.device_put(result, parallel.per_seed(mesh)), facts
+
+
+def _pair(game: states.ActorCriticState, energy: states.EnergyState) -> Pair:
+  return Pair(game.actor_average, energy.average)

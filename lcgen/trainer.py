@@ -1,0 +1,77 @@
+"""Trains phases in one workdir, or loads what has been trained there."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from etils import epath
+
+from lcgen import loop, parallel, report
+from lcgen.data import sources
+from lcgen.phases import Phases
+
+
+class Trainer:
+  """The phases' states of one workdir, with the training images on the devices once they are needed.
+
+  Args:
+    phases: of the workdir's config.
+    workdir: checkpoints go to `checkpoints/<phase>`, metrics to `metrics.jsonl`.
+    read: reads the training images.
+
+  Attributes:
+    mesh: all devices.
+    timing: of each phase that was asked for.
+  """
+
+  def __init__(self, phases: Phases, workdir: epath.Path, read: Callable[[], sources.Split]):
+    self.mesh = parallel.make_mesh(phases.config["seeds"])
+    self.timing: dict[str, loop.Timing] = {}
+    self.workdir = workdir
+    self._phases, self._read = phases, read
+    self._metrics = report.MetricsFile(workdir / "metrics.jsonl")
+
+  @functools.cached_property
+  def images(self) -> dict[str, jax.Array]:
+    """The training images alone, for what is learnt without labels."""
+    return {"image": jax.device_put(self._read().images, parallel.replicated(self.mesh))}
+
+  @functools.cached_property
+  def rows(self) -> dict[str, jax.Array]:
+    """The training images with their labels."""
+    return self.images | {"label": jax.device_put(self._read().labels, parallel.replicated(self.mesh))}
+
+  def train(
+    self,
+    phase: loop.Phase,
+    data: Mapping[str, jax.Array],
+    validate: loop.Validate | None = None,
+    prepare: Callable[..., Any] | None = None,
+  ) -> Any:
+    """The phase's final state, trained from where it was left; `prepare` is by default that of stored images."""
+    pace = loop.Pace(**{name: self._phases.config["train"][name] for name in ("chunk_steps", "checkpoint_steps")})
+    state, self.timing[phase.name] = loop.train(
+      phase,
+      data,
+      prepare or self._phases.prepare,
+      validate,
+      seeds=self._phases.seeds,
+      mesh=self.mesh,
+      pace=pace,
+      directory=self._directory(phase),
+      metrics=self._metrics,
+    )
+    return state
+
+  def finished(self, phase: loop.Phase, size: int) -> Any:
+    """The state of a phase that has been trained to its end on `size` rows.
+
+    Raises:
+      InputError: where it has not.
+    """
+    state, self.timing[phase.name] = loop.finished(phase, size, self.mesh, self._directory(phase))
+    return state
+
+  def _directory(self, phase: loop.Phase) -> epath.Path:
+    return self.workdir / "checkpoints" / phase.name
