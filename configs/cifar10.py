@@ -14,6 +14,7 @@ def get_config(variant: str = "") -> common.Config:
   config.data.update(source="tfds", name="cifar10", image_size=64)
   config.vae.update(architecture="conv", channels=_CHANNELS, latent_dim=256, epochs=60, batch_size=128)
   config.actor_critic.update(hidden_dim=1024, epochs=60, learning_rate=3e-4)
+  config.energy.update(hidden_dim=512, epochs=20)
   config.classifier.update(architecture="conv", channels=_CHANNELS, epochs=30, batch_size=128)
   config.evaluate.judge.update(channels=(32, 64, 128), feature_dim=128, epochs=20, batch_size=128)
   config.evaluate.sets = ("test", "generated_cifar10_c")
@@ -30,6 +31,7 @@ def _small(config: common.Config) -> None:
   config.seeds = 1
   config.vae.update(channels=(32, 64, 128, 256), latent_dim=128, epochs=10)
   config.actor_critic.update(hidden_dim=384, epochs=10, learning_rate=5e-4)
+  config.energy.update(hidden_dim=256, epochs=10)
   config.classifier.update(channels=(32, 64, 128, 256), epochs=10)
   config.evaluate.judge.update(epochs=10)
   one_a_group = ("gaussian_noise", "defocus_blur", "fog", "contrast")

@@ -74,12 +74,13 @@ def base() -> Config:
     beta1=0.0,
     beta2=0.99,
     critic_weights=section(real=1.0, chain=1.0, prior=0.1, mismatched=3.0, r1=0.1, interpolated=0.0),
-    chain=section(step_size=0.1, noise=0.05, restart=0.05),
+    chain=section(step_size=0.1, noise=0.05, restart=0.05, encoded=0.5),
     average_decay=0.995,
   )
   config.rule = section(
     exemplars=32768,  # decoded for the rule to speak on
     epochs=5,  # over them, of the game and of the energy
+    mismatched=5.0,  # weight of the critics' term of that name: the more, the more strictly the rule is kept
   )
   config.classifier = section(
     architecture="dense",
@@ -105,8 +106,8 @@ def base() -> Config:
     labels="",  # names of classes, as in 3,7; empty: all of them
     count=10,  # of each
     optimize=section(steps=100, learning_rate=0.05),
-    langevin=section(steps=100, step_size=0.3, noise=0.05),
-    refine=section(steps=20, step_size=0.3, noise=0.1, rounds=3),
+    langevin=section(steps=100, step_size=0.3, noise=0.1),
+    refine=section(steps=20, step_size=0.3, noise=0.2, rounds=3),
   )
   config.edit = section(
     images="",  # an .npz with uint8 images, or an image file; empty: from the test set
@@ -114,7 +115,7 @@ def base() -> Config:
     labels="",  # names of the classes to edit to; empty: all of them
     steps=100,
     learning_rate=0.05,
-    distance_weight=0.1,
+    distance_weight=0.003,
   )
   config.traverse = section(
     points=8,  # from one image to the next

@@ -13,6 +13,7 @@ def get_config(variant: str = "") -> common.Config:
   config.seeds = 5
   config.vae.update(hidden_dim=1024, epochs=40, batch_size=128)
   config.actor_critic.update(hidden_dim=1024, epochs=40, learning_rate=3e-4)
+  config.energy.update(hidden_dim=512, epochs=20)
   config.classifier.update(epochs=20, batch_size=128)
   config.evaluate.judge.update(channels=(32, 64), feature_dim=128, epochs=5, batch_size=128)
   return common.select(config, variant, {"paper": _paper, "small": _small, "smoke": common.smoke})
@@ -28,5 +29,6 @@ def _small(config: common.Config) -> None:
   config.seeds = 3
   config.vae.update(hidden_dim=512, epochs=15)
   config.actor_critic.update(hidden_dim=384, epochs=15, learning_rate=5e-4)
+  config.energy.update(hidden_dim=384, epochs=6)
   config.classifier.update(epochs=8)
   config.evaluate.judge.update(channels=(16, 32), feature_dim=64, epochs=3)

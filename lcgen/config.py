@@ -105,10 +105,10 @@ SCHEMA: dict[str, Any] = {
     "beta1": _DECAY,
     "beta2": _DECAY,
     "critic_weights": _CRITIC_WEIGHTS | {"chain": _RATE},
-    "chain": {"step_size": _RATE, "noise": _WEIGHT, "restart": _SHARE},
+    "chain": {"step_size": _RATE, "noise": _WEIGHT, "restart": _SHARE, "encoded": _SHARE},
     "average_decay": _DECAY,
   },
-  "rule": {"exemplars": _at_least(2), "epochs": _POSITIVE},
+  "rule": {"exemplars": _at_least(2), "epochs": _POSITIVE, "mismatched": _RATE},
   "classifier": _TRUNK | _TRAINING | {"activate_logits": _SWITCH, "arms": _some_of(*augment.ARMS), "share": _SHARE},
   "evaluate": {
     "sets": Rule(

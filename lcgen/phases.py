@@ -61,6 +61,7 @@ class Source:
     classes: K, one for each label; 1 for realism; 2 for a rule: it does not hold, it holds.
     size: rows of an epoch.
     epochs: passes over them, None for what the config's sections say.
+    mismatched: weight of the critics' term of that name, None for what the sections say.
   """
 
   name: str
@@ -68,6 +69,11 @@ class Source:
   classes: int
   size: int
   epochs: int | None = None
+  mismatched: float | None = None
+
+  def critic_weights(self, weights: dict[str, float]) -> dict[str, float]:
+    """A section's weights, as they are for this source."""
+    return weights if self.mismatched is None else weights | {"mismatched": self.mismatched}
 
 
 class Phases:
@@ -129,12 +135,13 @@ class Phases:
 
   def realism(self) -> Source:
     """Being an image like those of the data set: the same game with one class that all images belong to."""
-    return Source("realism", self._draw_images(1), 1, self.facts.train)
+    return Source("realism", self._draw_images(1), 1, self.facts.train, mismatched=0.0)
 
   def rule(self, name: str) -> Source:
     """A rule, learnt from exemplars."""
     section = self.config["rule"]
-    return Source(f"rule/{name}", steps.draw_exemplars, 2, section["exemplars"], section["epochs"])
+    size, epochs, mismatched = (section[key] for key in ("exemplars", "epochs", "mismatched"))
+    return Source(f"rule/{name}", steps.draw_exemplars, 2, size, epochs, mismatched)
 
   def _draw_images(self, classes: int) -> steps.Draw:
     return functools.partial(steps.draw_images, model=self.networks.vae, classes=classes)
@@ -161,7 +168,7 @@ class Phases:
       actor_optimizer=optimizer,
       critic_optimizer=optimizer,
       critic_steps=section["critic_steps"],
-      critic_weights=_where_classes_differ(section["critic_weights"], "mismatched", source),
+      critic_weights=source.critic_weights(section["critic_weights"]),
       actor_weights=_where_classes_differ(section["actor_weights"], "encoded", source)
       | {"distance": section["distance_weight"]},
       distance_reduction=section["distance_reduction"],
@@ -189,9 +196,9 @@ class Phases:
       draw=source.draw,
       critic=networks.energy,
       optimizer=optimizer,
-      weights=_where_classes_differ(section["critic_weights"], "mismatched", source),
+      weights=source.critic_weights(section["critic_weights"]),
       average_decay=section["average_decay"],
-      **section["chain"],
+      **_where_classes_differ(section["chain"], "encoded", source),
     )
     return self._constraint_phase("energy", source, step, init, frozen, rows)
 

@@ -49,17 +49,18 @@ def optimize(key: jax.Array, constraint: Constraint, latents: jax.Array, *, step
 def langevin(
   key: jax.Array, constraint: Constraint, latents: jax.Array, *, steps: int, step_size: float, noise: float
 ) -> Moved:
-  """Gradient steps down the energy with noise of standard deviation `noise` added to each; the last has none.
+  """Gradient steps down the energy with normal noise added, whose standard deviation falls from `noise` to 0.
 
-  This is Langevin dynamics at the temperature noise^2 / (2 step_size), below 1 as is usual for short chains.
+  Annealed Langevin dynamics; step by step at the temperature (standard deviation)^2 / (2 step_size).
   """
   slope = jax.grad(lambda z: constraint.energy(z).sum())
 
-  def step(z, step_key):
-    return z - step_size * slope(z) + noise * jax.random.normal(step_key, z.shape), None
+  def step(z, inputs):
+    step_key, scale = inputs
+    return z - step_size * slope(z) + scale * jax.random.normal(step_key, z.shape), None
 
-  moved, _ = jax.lax.scan(step, latents, jax.random.split(key, steps)[1:])
-  return Moved(moved - step_size * slope(moved), latents)
+  scales = noise * jnp.linspace(1.0, 0.0, steps)
+  return Moved(jax.lax.scan(step, latents, (jax.random.split(key, steps), scales))[0], latents)
 
 
 def refine(

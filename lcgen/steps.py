@@ -153,6 +153,7 @@ def energy_step(
   step_size: float,
   noise: float,
   restart: float,
+  encoded: float,
   average_decay: float,
 ) -> tuple[states.EnergyState, Metrics]:
   """Phase 2, for sampling by gradients: a critic against chains that follow its own slope.
@@ -166,13 +167,17 @@ def energy_step(
     weights: as there, with `chain` in place of `actor`.
     step_size: of a chain's step down -log D(z, y).
     noise: standard deviation of what is added to it.
-    restart: share of the chains that start again from the prior, before each step.
+    restart: share of the chains that start again, before each step.
+    encoded: share of those that start from an encoding, after another class, as edits do; the others from the prior.
     average_decay: decay of the moving average of the parameters; 0 keeps the last ones.
   """
   draws = draw(batch, key, frozen)
   restart_key, chain_key, critic_key = jax.random.split(jax.random.fold_in(key, 1), 3)
-  again = jax.random.bernoulli(restart_key, restart, (state.chains.shape[0], 1))
-  chains, conditions = jnp.where(again, draws.prior, state.chains), jnp.where(again, draws.own, state.conditions)
+  again, edits = jax.random.bernoulli(restart_key, jnp.array([[restart], [encoded]]), (2, state.chains.shape[0]))[
+    ..., None
+  ]
+  start, goal = jnp.where(edits, draws.encoded, draws.prior), jnp.where(edits, draws.other, draws.own)
+  chains, conditions = jnp.where(again, start, state.chains), jnp.where(again, goal, state.conditions)
   energy = lambda z: losses.constraint_loss(critic.apply(state.critic.variables, z, conditions), True).sum()
   chains += noise * jax.random.normal(chain_key, chains.shape) - step_size * jax.grad(energy)(chains)
   critic_state, metrics = _update_critic(
