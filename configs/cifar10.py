@@ -9,7 +9,7 @@ _CHANNELS = (32, 64, 128, 256, 512, 1024)
 
 
 def get_config(variant: str = "") -> common.Config:
-  """Variants: `paper`, `small` (32x32, smaller networks, for two CPU cores), `smoke` (shows only that it runs)."""
+  """Variants: `paper`, `engel`, `small` (32x32, for two CPU cores), `smoke` (shows only that it runs)."""
   config = common.base()
   config.data.update(source="tfds", name="cifar10", image_size=64)
   config.vae.update(architecture="conv", channels=_CHANNELS, latent_dim=256, epochs=60, batch_size=128)
@@ -18,7 +18,9 @@ def get_config(variant: str = "") -> common.Config:
   config.classifier.update(architecture="conv", channels=_CHANNELS, epochs=30, batch_size=128)
   config.evaluate.judge.update(channels=(32, 64, 128), feature_dim=128, epochs=20, batch_size=128)
   config.evaluate.sets = ("test", "generated_cifar10_c")
-  return common.select(config, variant, {"paper": _paper, "small": _small, "smoke": common.smoke})
+  return common.select(
+    config, variant, {"paper": _paper, "engel": common.engel, "small": _small, "smoke": common.smoke}
+  )
 
 
 def _paper(config: common.Config) -> None:

@@ -162,6 +162,16 @@ def paper(config: Config) -> None:
   config.classifier.update(epochs=50, batch_size=32, learning_rate=0.005, schedule="constant", share=0.125)
 
 
+def engel(config: Config) -> None:
+  """The game as Engel et al. 2018 play it: 10 critic updates for one of the actor, their penalty and Adam."""
+  game = config.actor_critic
+  game.update(critic_steps=10, learning_rate=3e-4, schedule="constant", beta1=0.0, beta2=0.9, average_decay=0.0)
+  game.critic_weights.update(real=1.0, actor=1.0, prior=0.1, mismatched=1.0, r1=0.0, interpolated=10.0)
+  game.actor_weights.encoded = 0.0
+  game.update(distance_weight=0.1, distance_reduction="mean")  # of their followers one sums, one averages
+  game.epochs *= 4  # a step takes ten batches
+
+
 def smoke(config: Config) -> None:
   """Everything tiny: a run of seconds that shows that it works, not how well."""
   config.seeds = 2

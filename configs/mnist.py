@@ -7,7 +7,7 @@ from configs import common
 
 
 def get_config(variant: str = "") -> common.Config:
-  """Variants: `paper`, `small` (two CPU cores, under half an hour), `smoke` (seconds, shows only that it runs)."""
+  """Variants: `paper`, `engel`, `small` (for two CPU cores), `smoke` (shows only that it runs)."""
   config = common.base()
   config.data.update(source="tfds", name="mnist")
   config.seeds = 5
@@ -16,7 +16,9 @@ def get_config(variant: str = "") -> common.Config:
   config.energy.update(hidden_dim=512, epochs=20)
   config.classifier.update(epochs=20, batch_size=128)
   config.evaluate.judge.update(channels=(32, 64), feature_dim=128, epochs=5, batch_size=128)
-  return common.select(config, variant, {"paper": _paper, "small": _small, "smoke": common.smoke})
+  return common.select(
+    config, variant, {"paper": _paper, "engel": common.engel, "small": _small, "smoke": common.smoke}
+  )
 
 
 def _paper(config: common.Config) -> None:

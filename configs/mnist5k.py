@@ -7,8 +7,8 @@ from configs import common
 
 
 def get_config(variant: str = "") -> common.Config:
-  """Variants: `paper` (the paper's sizes and rates), `smoke` (seconds, shows only that it runs)."""
-  return common.select(common.base(), variant, {"paper": _paper, "smoke": common.smoke})
+  """Variants: `paper` (its sizes and rates), `engel` (its forerunner's game), `smoke` (shows only that it runs)."""
+  return common.select(common.base(), variant, {"paper": _paper, "engel": common.engel, "smoke": common.smoke})
 
 
 def _paper(config: common.Config) -> None:

@@ -50,8 +50,8 @@ class Constraint:
     raise NotImplementedError
 
   def __mul__(self, weight: float) -> "Constraint":
-    if not weight > 0:
-      raise ValueError(f"weight {weight}: must be above 0; ~constraint is its negation")
+    if not 0 < weight < float("inf"):
+      raise ValueError(f"weight {weight}: must be a finite number above 0; ~constraint is the negation")
     return Weighted(self, float(weight))
 
   __rmul__ = __mul__
@@ -102,8 +102,8 @@ class Learnt(Constraint):
     classes = self.condition.shape[-1]
     if classes == 1:
       return self.replace(negated=not self.negated)
-    others = (self.replace(condition=jnp.roll(self.condition, shift, axis=-1)) for shift in range(1, classes))
-    return functools.reduce(lambda a, b: a | b, others)
+    others = tuple(self.replace(condition=jnp.roll(self.condition, shift, axis=-1)) for shift in range(1, classes))
+    return others[0] if classes == 2 else Others(others)
 
   def _conditions(self, latents: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.atleast_2d(self.condition), (latents.shape[0], self.condition.shape[-1]))
@@ -166,6 +166,15 @@ class Any(_Several):
 
   def __invert__(self) -> Constraint:
     return All(tuple(~part for part in self.parts))
+
+
+@struct.dataclass
+class Others(Any):
+  """All other classes of one critic; the negation is the class itself."""
+
+  def __invert__(self) -> Constraint:
+    last = self.parts[-1]
+    return last.replace(condition=jnp.roll(last.condition, 1, axis=-1))
 
 
 @struct.dataclass

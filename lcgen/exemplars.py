@@ -35,25 +35,29 @@ class Rule:
     function: `[N, H, W, C]` in [0, 1] -> `[N]`.
     bound: one of `BOUNDS`, or "" for verdicts.
     value: of the bound, a score or a share of the prior's samples.
+    path: `module.name` that it was imported by, else the function's own.
   """
 
   function: Function
   bound: str = ""
   value: float = 0.0
+  path: str = ""
 
   @property
   def name(self) -> str:
     """`module.function:bound=value`."""
-    name = f"{self.function.__module__}.{getattr(self.function, '__qualname__', type(self.function).__name__)}"
+    own = getattr(self.function, "__qualname__", type(self.function).__name__)
+    name = self.path or f"{self.function.__module__}.{own}"
     return f"{name}:{self.bound}={self.value:g}" if self.bound else name
 
   def digest(self, *settings) -> str:
-    """Eight characters that change with the function's source, the bound and the settings."""
+    """Eight characters that change with the source of the function's module, the bound and the settings."""
+    module = inspect.getmodule(self.function)
     try:
-      source = inspect.getsource(self.function)
+      source = inspect.getsource(module)
     except (OSError, TypeError):  # built in, or typed at a prompt
       source = ""
-    return hashlib.sha256(repr((source, self.name, settings)).encode()).hexdigest()[:8]
+    return hashlib.sha256(repr((source, self.name, self.value, settings)).encode()).hexdigest()[:8]
 
 
 def known(text: str) -> bool:
@@ -68,6 +72,8 @@ def known(text: str) -> bool:
 
 def _bound(text: str) -> tuple[str, float] | None:
   name, _, value = text.partition("=")
+  if any(sign in value for sign in " _"):  # which float() would take
+    return None
   try:
     number = float(value)
   except ValueError:
@@ -87,9 +93,10 @@ def parse(text: str) -> Rule:
   module, _, name = path.rpartition(".")
   try:
     function = getattr(importlib.import_module(module), name)
-  except (ImportError, AttributeError) as error:
-    raise errors.InputError(f"{text}: {error}; the module must be importable from where run.py is started") from error
-  return checked(Rule(function, *(_bound(bound) if bound else ())))
+  except Exception as error:  # whatever a user's module raises
+    reason = f"{type(error).__name__}: {error}; the module must be importable from where run.py is started"
+    raise errors.InputError(f"{text}: {reason}") from error
+  return checked(Rule(function, *(_bound(bound) if bound else ("", 0.0)), path))
 
 
 def checked(rule: Rule) -> Rule:
@@ -99,7 +106,7 @@ def checked(rule: Rule) -> Rule:
     InputError: where it is not a function, or its share is none.
   """
   if not callable(rule.function):
-    raise errors.InputError(f"rule {rule.function!r}: must be a function of images")
+    raise errors.InputError(f"rule {rule.path} = {rule.function!r}: must be a function of images")
   if rule.bound in ("top", "bottom") and not 0 < rule.value < 1:
     raise errors.InputError(f"rule {rule.name}: a share of the prior's samples must be between 0 and 1")
   return rule
@@ -111,6 +118,8 @@ def scores(rule: Rule, images: np.ndarray) -> np.ndarray:
   Raises:
     InputError: where it raises, or returns anything but N finite numbers.
   """
+  images = images.view()
+  images.flags.writeable = False  # or a rule that works in place would change what is learnt from
   given = f"it is given float32 images in [0, 1] of shape {list(images.shape)} and must return [{len(images)}]"
   try:
     result = np.asarray(rule.function(images))
@@ -140,10 +149,15 @@ def settled(rule: Rule, prior_scores: np.ndarray) -> Rule:
   if not bound:
     verdicts = np.isin(prior_scores, (0, 1)).all()
     bound, value = ("above", 0.5) if verdicts else _DEFAULT_BOUND
-  if bound == "top":
-    bound, value = "above", float(np.quantile(prior_scores, 1 - value))
-  elif bound == "bottom":
-    bound, value = "below", float(np.quantile(prior_scores, value))
+  if bound in ("top", "bottom"):
+    if prior_scores.dtype == bool:
+      raise errors.InputError(f"rule {rule.name}: it returns verdicts, which have no {bound}; leave the bound out")
+    sign = 1 if bound == "top" else -1
+    inwards = np.unique(sign * prior_scores)  # sorted
+    least = np.quantile(sign * prior_scores, 1 - value, method="lower")
+    if least == inwards[-1] and len(inwards) > 1:  # many share the highest score
+      least = inwards[-2]
+    bound, value = ("above" if bound == "top" else "below"), float(sign * least)
   return dataclasses.replace(rule, bound=bound, value=value)
 
 
@@ -153,7 +167,7 @@ def verdicts(rule: Rule, scored: np.ndarray) -> np.ndarray:
 
 
 def balanced(rule: Rule, holds: np.ndarray, size: int, seed: int) -> np.ndarray:
-  """Places of `size` exemplars, half of each verdict, drawn again where there are too few.
+  """Places of `size` exemplars, half of each verdict, drawn with replacement.
 
   Raises:
     InputError: where the rule holds for too few, or does not hold for too few, to learn from.

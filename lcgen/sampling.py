@@ -59,7 +59,7 @@ def langevin(
     step_key, scale = inputs
     return z - step_size * slope(z) + scale * jax.random.normal(step_key, z.shape), None
 
-  scales = noise * jnp.linspace(1.0, 0.0, steps)
+  scales = noise * jnp.linspace(0.0, 1.0, steps)[::-1]  # one step has no noise
   return Moved(jax.lax.scan(step, latents, (jax.random.split(key, steps), scales))[0], latents)
 
 
@@ -86,7 +86,7 @@ def refine(
     round_, kept, energy, accepted = carry
     prior_key, attempt_key = jax.random.split(jax.random.fold_in(key, round_))
     moved, new_energy, new_accepted = attempt(attempt_key, jax.random.normal(prior_key, latents.shape))
-    better = ~accepted & (new_accepted | (new_energy < energy))
+    better = ~accepted & (new_accepted | (new_energy < energy) | jnp.isnan(energy))
     kept = jax.tree.map(lambda new, old: jnp.where(better[:, None], new, old), moved, kept)
     return round_ + 1, kept, jnp.where(better, new_energy, energy), accepted | new_accepted
 
@@ -129,14 +129,14 @@ def interpolate(a: jax.Array, b: jax.Array, count: int) -> jax.Array:
   """`count` latents from each of `a` to that of `b`, both included; `[B, L]` twice -> `[B, count, L]`.
 
   Along the great circle between them (Shoemake 1985), since draws from the prior lie near a sphere and the middle of a
-  straight line does not; lengths change linearly. Parallel latents are joined by a straight line.
+  straight line does not; lengths change linearly. Parallel latents, and zeros, are joined by a straight line.
   """
   shares = jnp.linspace(0.0, 1.0, count)[None, :, None]
   length = lambda z: jnp.linalg.norm(z, axis=-1, keepdims=True)[:, None]  # [B, 1, 1]
   of_a, of_b = length(a), length(b)
   unit_a, unit_b = a[:, None] / jnp.maximum(of_a, 1e-12), b[:, None] / jnp.maximum(of_b, 1e-12)
   angle = jnp.arccos(jnp.clip((unit_a * unit_b).sum(axis=-1, keepdims=True), -1.0, 1.0))
-  flat = jnp.sin(angle) < 1e-4
+  flat = (jnp.sin(angle) < 1e-4) | (jnp.minimum(of_a, of_b) == 0)
   sine = jnp.where(flat, 1.0, jnp.sin(angle))
   directions = (jnp.sin((1 - shares) * angle) * unit_a + jnp.sin(shares * angle) * unit_b) / sine
   along = ((1 - shares) * of_a + shares * of_b) * directions

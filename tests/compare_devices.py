@@ -35,7 +35,8 @@ def final_states(workdir, seeds, devices):
   rows = jax.device_put({"image": data.images, "label": data.labels}, parallel.replicated(mesh))
   result = {}
   for phase in (
-    phases.vae(), phases.actor_critic(frozen), phases.classifier("latent_constraints", frozen), phases.judge(),
+    phases.vae(), phases.actor_critic(frozen), phases.energy(frozen), phases.classifier("latent_constraints", frozen),
+    phases.judge(),
   ):  # fmt: skip
     folder = epath.Path(workdir) / phase.name
     state, _ = loop.train(

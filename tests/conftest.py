@@ -45,11 +45,11 @@ def start(compilations):
 
 @pytest.fixture(scope="session")
 def run(start):
-  """Runs `run.py` to its end: `run(*arguments, **environment) -> (exit code, stdout, stderr)`."""
+  """Runs `run.py` to its end: `run(*arguments, timeout=s, **environment) -> (exit code, stdout, stderr)`."""
 
-  def _run(*arguments, **environment):
+  def _run(*arguments, timeout=300, **environment):
     process = start(*arguments, **environment)
-    stdout, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=timeout)
     return process.returncode, stdout, stderr
 
   return _run

@@ -32,7 +32,7 @@ def test_every_phase_trains_the_same_on_one_device_and_four(tmp_path, compilatio
   found = json.loads(done.stdout.splitlines()[-1])
   assert found["devices"] == 4
   assert found["mesh"] == mesh
-  assert len(found["difference"]) == 4
+  assert len(found["difference"]) == 5
   assert max(found["difference"].values()) < 1e-5, found
 
 

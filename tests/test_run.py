@@ -17,6 +17,7 @@ from tests.test_local import write_folder
 
 SMOKE = "--config=configs/mnist5k.py:smoke"
 ARMS = ("none", "latent_constraints")
+METHODS = ("actor", "optimize", "langevin", "refine")
 
 
 def test_a_run_leaves_what_it_promises(smoke):
@@ -35,12 +36,13 @@ def test_a_run_leaves_what_it_promises(smoke):
     np.testing.assert_allclose(scores["corrupted"]["accuracy"], np.mean(shifted, axis=0))
     mean = np.mean([scores[name]["accuracy"] for name in contrast], axis=0)
     np.testing.assert_allclose(results["robustness"][arm]["generated_cifar10_c"]["means"]["selected"], mean)
-  actor = results["samples"]["actor"]
-  assert len(actor["conditional_accuracy"]) == len(actor["diversity"]) == 2
-  np.testing.assert_allclose(np.mean(actor["conditional_accuracy_by_class"], axis=1), actor["conditional_accuracy"])
-  assert {"vae", "actor_critic", "judge"} | {f"classifier/{arm}" for arm in ARMS} | {"classifier"} == set(
-    results["timing"]
-  )
+  assert list(results["samples"]) == ["prior", *METHODS]
+  for scored in results["samples"].values():
+    assert len(scored["conditional_accuracy"]) == len(scored["diversity"]) == 2
+    by_class = np.mean(scored["conditional_accuracy_by_class"], axis=1)
+    np.testing.assert_allclose(by_class, scored["conditional_accuracy"])
+  phases = {"vae", "actor_critic", "energy", "judge", "samples_alone", *(f"classifier/{arm}" for arm in ARMS)}
+  assert set(results["timing"]) == phases | {"classifier"}
   for timing in results["timing"].values():
     assert timing["ms_per_step"] == pytest.approx(1e3 * timing["train_s"] / timing["steps"])
     assert timing["compile_s"] > 0
@@ -49,18 +51,15 @@ def test_a_run_leaves_what_it_promises(smoke):
   assert table in (smoke / "stdout.txt").read_text()
   assert re.search(r"^\| test \| \d+\.\d ± \d+\.\d \| \d+\.\d ± \d+\.\d \|$", table, re.MULTILINE)
   records = [json.loads(line) for line in (smoke / "metrics.jsonl").read_text().splitlines()]
-  assert {record["phase"] for record in records} == {
-    "vae",
-    "actor_critic",
-    "judge",
-    *(f"classifier/{arm}" for arm in ARMS),
-  }
+  assert {record["phase"] for record in records} == phases
   figures = {path.name for path in (smoke / "figures").iterdir()}
-  names = "vae_loss actor_critic_loss classifier_loss classifier_accuracy reconstructions prior_samples actor_samples"
+  names = "vae_loss actor_critic_loss energy_loss classifier_loss classifier_accuracy reconstructions edits"
+  names += " edit_trade_off prior_samples actor_samples optimize_samples langevin_samples refine_samples"
   assert figures == {f"{name}.png" for name in names.split()}
   assert all(path.read_bytes().startswith(b"\x89PNG") for path in (smoke / "figures").iterdir())
   with np.load(smoke / "samples.npz") as samples:
-    assert samples["actor"].shape == samples["prior"].shape == (100, 28, 28, 1)
+    for name in ("prior", *METHODS, "edits"):
+      assert samples[name].shape == (100, 28, 28, 1)
 
 
 def test_a_finished_run_is_only_reported_again(smoke, run):

@@ -1,0 +1,274 @@
+"""Learning constraints on a small model of squares: what is read, what is asked, what is kept."""
+
+import json
+import shutil
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcgen import config, errors, exemplars, learning, loop, parallel, sampling, steps
+from lcgen import state as states
+from lcgen.phases import Phases
+from lcgen.trainer import Trainer
+from tests.helpers import load_config, squares, tree_bytes
+from tests.test_steps import FACTS
+
+EXEMPLARS = 256
+
+
+def small_model():
+  """Phases on squares, and a VAE that nobody trained, for both repetitions."""
+  few = {"rule__exemplars": EXEMPLARS, "sample__langevin__steps": 3, "train__checkpoint_steps": 4}
+  quick = {f"{name}__critic_weights__r1": 0.0 for name in ("actor_critic", "energy")}  # slow to compile
+  values = load_config("mnist5k", "smoke", **few, **quick)
+  phases = Phases(config.checked(values), FACTS)
+  variables = loop.init(phases.vae(), parallel.make_mesh(2)).variables
+  return phases, states.Frozen(variables, jnp.ones((2, 8)), jnp.tile(jnp.linspace(0, 1, 256), (2, 1)))
+
+
+class Counting:
+  """Training images that count how often their labels are read."""
+
+  def __init__(self):
+    split = squares()
+    self.images, self._labels, self.reads = split.images, split.labels, 0
+
+  def __len__(self):
+    return len(self.images)
+
+  @property
+  def labels(self):
+    self.reads += 1
+    return self._labels
+
+
+class Watched(Trainer):
+  """A trainer that remembers what each phase was trained on."""
+
+  def __init__(self, *arguments):
+    super().__init__(*arguments)
+    self.seen = {}
+
+  def train(self, phase, data, *arguments, **options):
+    self.seen[phase.name] = phase.frozen, set(data)
+    return super().train(phase, data, *arguments, **options)
+
+
+class Right:
+  """Brighter on the right than on the left, by any amount; remembers what it was asked."""
+
+  __module__, __qualname__ = "tests", "right"
+
+  def __init__(self):
+    self.asked = []
+
+  def __call__(self, images):
+    known = images.min(), images.max(), isinstance(jnp.ones(()) + 1, jax.core.Tracer)  # as all are inside a trace
+    self.asked.append((type(images), images.dtype, images.shape, *known))
+    return images[:, :, 4:].mean(axis=(1, 2, 3)) - images[:, :, :4].mean(axis=(1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def model():
+  return small_model()
+
+
+@pytest.fixture(scope="module")
+def learnt(model, tmp_path_factory):
+  """Realism and a rule, both learnt in a workdir that stays as it is from then on."""
+  workdir, split, right = tmp_path_factory.mktemp("learning"), Counting(), Right()
+  trainer = Watched(model[0], workdir, lambda: split)
+  learner = learning.Learner(model[0], trainer, model[1])
+  rule = learner.rule(exemplars.Rule(right, "top", 0.5))
+  names = ("realism", *(f"rule/{path.name}" for path in (workdir / "checkpoints" / "rule").iterdir()))
+  kept = {name: trainer.seen[f"{name}/actor_critic"] for name in names}
+  found = {"reads": split.reads, "asked": list(right.asked), "realism": kept["realism"], "exemplars": kept[names[1]]}
+  return types.SimpleNamespace(workdir=workdir, split=split, rule=rule, name=names[1], seen=trainer.seen, **found)
+
+
+def again(model, workdir, read=lambda: squares(), rule=None):
+  """The rule learnt in another process, as it were: `(LearntRule, the rule's function)`."""
+  function = rule or Right()
+  learner = learning.Learner(model[0], Trainer(model[0], workdir, read), model[1])
+  return learner.rule(exemplars.Rule(function, "top", 0.5)), function
+
+
+def files(folder):
+  return {path.relative_to(folder) for path in folder.rglob("*")}
+
+
+def records(workdir, part):
+  lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+  return [record for record in lines if part in record["phase"]]
+
+
+def test_no_label_is_read_where_realism_or_a_rule_is_learnt(model, learnt, tmp_path):
+  assert learnt.reads == 0
+  assert {name: data for name, (_, data) in learnt.seen.items()} == {
+    "realism/actor_critic": {"image"},
+    "realism/energy": {"image"},
+    f"{learnt.name}/actor_critic": {"row"},
+    f"{learnt.name}/energy": {"row"},
+  }
+  split = Counting()
+  learning.Learner(model[0], Trainer(model[0], tmp_path, lambda: split), model[1]).labels()
+  assert split.reads > 0
+
+
+def test_realism_has_one_class_and_no_other_to_be_told_from(learnt):
+  for record in records(learnt.workdir, "realism/"):
+    assert not {name for name in record if "mismatched" in name or "encoded" in name}
+    assert {"critic_real", "critic_prior"} < set(record)
+  for record in records(learnt.workdir, "rule/"):
+    assert "critic_mismatched" in record
+    assert ("actor_encoded" in record) == record["phase"].endswith("actor_critic")
+
+
+def test_a_rule_is_asked_on_the_host_about_images(learnt):
+  assert sum(shape[0] for _, _, shape, *_ in learnt.asked) == 2 * 2 * EXEMPLARS  # two seeds; before and after realism
+  for kind, dtype, shape, low, high, traced in learnt.asked:
+    assert kind is np.ndarray
+    assert dtype == np.float32
+    assert shape[1:] == (8, 8, 1)
+    assert 0 <= low < high <= 1
+    assert not traced
+
+
+def test_exemplars_are_balanced_and_labelled_as_the_rule_says(model, learnt):
+  drawn, _ = learnt.exemplars
+  assert drawn.latents.shape == (2, EXEMPLARS, 8)
+  np.testing.assert_array_equal(drawn.labels.sum(axis=1), EXEMPLARS // 2)
+  for seed in range(2):
+    frozen = jax.tree.map(lambda leaf, seed=seed: leaf[seed], model[1])
+    images = np.asarray(sampling.decode(drawn.latents[seed], frozen, model=model[0].networks.vae))
+    far = np.abs(Right()(images) - learnt.rule.rule.value) > 1e-5  # what is nearer may round to the other side
+    assert far.mean() > 0.9
+    np.testing.assert_array_equal(learnt.rule.holds(images)[far], drawn.labels[seed][far] == 1)
+
+
+def test_a_share_is_one_of_the_priors_samples_of_all_repetitions(learnt):
+  assert learnt.rule.rule.bound == "above"
+  assert np.mean(learnt.rule.prior) == 0.5
+  assert len(learnt.rule.prior) == len(learnt.rule.exemplars) == 2
+  stacked = np.random.default_rng(0).random((2, 3, 8, 8, 1), np.float32)
+  np.testing.assert_array_equal(learnt.rule.holds(stacked)[1], learnt.rule.holds(stacked[1]))
+
+
+def test_a_rule_that_is_learnt_is_only_loaded(model, learnt):
+  def unread():
+    raise AssertionError("images are read")
+
+  before = files(learnt.workdir), (learnt.workdir / "metrics.jsonl").read_bytes()
+  rule, function = again(model, learnt.workdir, unread)
+  assert tree_bytes(rule.pair) == tree_bytes(learnt.rule.pair)
+  assert (rule.rule.value, rule.prior, rule.exemplars) == (
+    learnt.rule.rule.value,
+    learnt.rule.prior,
+    learnt.rule.exemplars,
+  )
+  assert function.asked == []
+  assert before == (files(learnt.workdir), (learnt.workdir / "metrics.jsonl").read_bytes())
+
+
+@pytest.mark.parametrize("lost", [(), ("energy/8",)])
+def test_a_killed_rule_goes_on_to_the_same_parameters(model, learnt, tmp_path, lost):
+  workdir = tmp_path / "run"
+  shutil.copytree(learnt.workdir, workdir)
+  (workdir / "checkpoints" / learnt.name / "rule.json").unlink()
+  for part in lost:
+    shutil.rmtree(workdir / "checkpoints" / learnt.name / part)
+  rule, function = again(model, workdir)
+  assert function.asked  # the exemplars are found again
+  assert tree_bytes(rule.pair) == tree_bytes(learnt.rule.pair)
+  assert (rule.rule.value, rule.prior) == (learnt.rule.rule.value, learnt.rule.prior)
+  before, after = (sorted(records(folder, ""), key=str) for folder in (learnt.workdir, workdir))
+  assert before == after
+
+
+def fails(images):
+  raise RuntimeError("no such wish")
+
+
+BAD = {
+  "raised RuntimeError: no such wish": fails,
+  r"returned shape \[\d+, 1\]": lambda images: images.mean(axis=(1, 2)),
+  "NaN or infinity for 512 of 512": lambda images: np.full(len(images), np.nan),
+  "holds for 0 of 256": lambda images: np.zeros(len(images), bool),
+  "holds for 256 of 256": lambda images: np.ones(len(images), bool),
+  "must be a function": "right",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_a_bad_rule_is_refused_before_anything_of_it_is_written(model, learnt, words):
+  before = files(learnt.workdir), (learnt.workdir / "metrics.jsonl").read_bytes()
+  learner = learning.Learner(model[0], Trainer(model[0], learnt.workdir, squares), model[1])
+  with pytest.raises(errors.InputError, match=words):
+    learner.rule(exemplars.checked(exemplars.Rule(BAD[words])))
+  assert before == (files(learnt.workdir), (learnt.workdir / "metrics.jsonl").read_bytes())
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="Learner.realism reads the images first")
+def test_realism_that_is_learnt_needs_no_images(model, learnt):
+  def unread():
+    raise AssertionError("images are read")
+
+  learning.Learner(model[0], Trainer(model[0], learnt.workdir, unread), model[1]).realism()
+
+
+def chain_step(model, chains=64, **settings):
+  """One energy step on fixed draws: `(before, after, draws, gradient of the energy before)`."""
+  phase, keys = model[0].energy(None), jax.random.split(jax.random.key(0), 6)
+  one_hot = lambda key: jax.nn.one_hot(jax.random.randint(key, (chains,), 0, 4), 4)
+  normal = lambda key: jax.random.normal(key, (chains, 8))
+  draws = steps.Draws(normal(keys[0]), normal(keys[1]), one_hot(keys[2]), one_hot(keys[3]))
+  before = phase.init(keys[4]).replace(chains=normal(keys[5]), conditions=one_hot(keys[5]))
+  keywords = phase.step.keywords | {"draw": lambda *_: draws, "step_size": 0.1, "noise": 0.0} | settings
+
+  def slope(z, conditions):
+    logit = lambda z: keywords["critic"].apply(before.critic.variables, z, conditions)
+    return jax.grad(lambda z: jax.nn.softplus(-logit(z)).sum())(z)
+
+  frozen = jax.tree.map(lambda leaf: leaf[0], model[1])
+  kept = tree_bytes((before, frozen))
+  after, metrics = jax.jit(lambda *given: steps.energy_step(*given, {}, jax.random.key(1), **keywords))(before, frozen)
+  assert tree_bytes((before, frozen)) == kept
+  assert all(np.isfinite(value) for value in metrics.values())
+  return before, after, draws, slope
+
+
+@pytest.mark.parametrize(("restart", "encoded"), [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
+def test_chains_go_one_step_down_from_where_they_are_or_start(model, restart, encoded):
+  before, after, draws, slope = chain_step(model, restart=restart, encoded=encoded)
+  start, goal = {
+    (0.0, 1.0): (before.chains, before.conditions),
+    (1.0, 0.0): (draws.prior, draws.own),
+    (1.0, 1.0): (draws.encoded, draws.other),
+  }[restart, encoded]
+  np.testing.assert_array_equal(after.conditions, goal)
+  np.testing.assert_allclose(after.chains, start - 0.1 * slope(start, goal), rtol=1e-5, atol=1e-6)
+  assert np.abs(after.chains - start).max() > 1e-3  # or the step would not show
+  assert tree_bytes(after.critic.params) != tree_bytes(before.critic.params)
+  expected = jax.tree.map(lambda old, new: old + 0.9 * (new - old), before.average, after.critic.params)
+  chex.assert_trees_all_close(after.average, expected, rtol=1e-4, atol=1e-6)  # decay starts at (1 + 0) / (10 + 0)
+  assert after.updates == 1
+
+
+def test_a_share_of_the_chains_starts_again(model):
+  before, after, draws, _ = chain_step(model, chains=4000, step_size=0.0, restart=0.5, encoded=0.25)
+  came = lambda start: np.asarray((after.chains == start).all(axis=1))
+  of_prior, of_data = came(draws.prior), came(draws.encoded)
+  np.testing.assert_array_equal(of_prior + of_data + came(before.chains), 1)
+  assert of_prior.mean() == pytest.approx(0.375, abs=0.04)  # five standard deviations
+  assert of_data.mean() == pytest.approx(0.125, abs=0.03)
+  np.testing.assert_array_equal(after.conditions[of_prior], draws.own[of_prior])
+  np.testing.assert_array_equal(after.conditions[of_data], draws.other[of_data])
+
+
+def test_chains_are_noisy(model):
+  before, after, *_ = chain_step(model, chains=4000, step_size=0.0, restart=0.0, noise=0.05)
+  assert np.std(after.chains - before.chains) == pytest.approx(0.05, rel=0.03)
