@@ -69,7 +69,7 @@ def _traverse(trained: trained_runs.Run, config: dict[str, Any], workdir: epath.
     path.with_suffix(".npz"), {"images": _as_uint8(between_images), "wishes": _as_uint8(np.stack(ways))}
   )
   rows = np.concatenate([between_images, np.stack(ways)])
-  names = [f"{row} to {row + 1}" for row in range(len(between_images))]
+  names = [f"image {row} to {row + 1}" for row in range(len(between_images))]
   names += [f"{a} to {b}" for a, b in zip(wishes, [*list(wishes)[1:], next(iter(wishes))], strict=True)]
   _draw(path, rows, "from image to image, and from class to class", names)
 

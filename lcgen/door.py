@@ -5,11 +5,11 @@ from typing import Any
 from etils import epath
 
 from lcgen import config as configs
-from lcgen import errors, inspection, parallel, test_sets
+from lcgen import errors, exemplars, inspection, parallel, test_sets
 from lcgen.data import prepared, sources
 from lcgen.phases import Phases
 
-_NEEDS = {
+_NEEDS = {  # for labels; realism and rules need the VAE alone
   "actor_critic": ("vae",),
   "classifier": ("vae", "actor_critic"),
   "evaluate": ("vae", "actor_critic", "classifier"),
@@ -21,7 +21,7 @@ def check_workdir(config: dict[str, Any], workdir: epath.Path, stage: str) -> di
   """The config that the workdir was made with, None for a new one.
 
   Raises:
-    InputError: where it belongs to another config, or lacks what the stage builds on.
+    InputError: where it belongs to another config, or lacks what the stage builds on; where there is no such rule.
   """
   known = configs.read(workdir)
   if known is not None and (differing := configs.differences(known, config)):
@@ -29,7 +29,12 @@ def check_workdir(config: dict[str, Any], workdir: epath.Path, stage: str) -> di
       f"--workdir={workdir} belongs to another config ({'; '.join(differing[:3])}"
       f"{'; ...' if len(differing) > 3 else ''}); choose another --workdir, or remove this one"
     )
-  for name in _NEEDS.get(stage, ()):
+  text = config["actor_critic"]["constraint"]
+  if text.startswith("rule:"):
+    exemplars.parse(text)
+  if text != "labels" and stage == "classifier":
+    raise errors.InputError(f"--stage=classifier: needs labels, and config.actor_critic.constraint={text}")
+  for name in _NEEDS.get(stage, ())[: None if text == "labels" else 1]:
     if not (workdir / "checkpoints" / name).exists():
       raise errors.InputError(f"--stage={stage}: {name} is not trained in {workdir}; run --stage={name} first")
   return known
@@ -77,7 +82,7 @@ def check_fit(phases: Phases) -> None:
   """Raises an InputError where the batches do not fit the data, or the run does not fit the devices."""
   config, facts = phases.config, phases.facts
   shards = parallel.make_mesh(config["seeds"]).shape[parallel.DATA]
-  sections = {name: config[name] for name in ("vae", "actor_critic", "classifier")}
+  sections = {name: config[name] for name in ("vae", "actor_critic", "energy", "classifier")}
   for name, section in (sections | {"evaluate.judge": config["evaluate"]["judge"]}).items():
     given = f"config.{name}.batch_size={section['batch_size']}"
     rows = section["batch_size"] * section.get("critic_steps", 1)
@@ -88,6 +93,12 @@ def check_fit(phases: Phases) -> None:
       )
     if section["batch_size"] % shards:
       raise errors.InputError(f"{given}: must be a multiple of {shards}, the devices that share a batch")
+  shown = max(
+    config["energy"]["batch_size"], config["actor_critic"]["batch_size"] * config["actor_critic"]["critic_steps"]
+  )
+  if config["rule"]["exemplars"] < shown:
+    given = f"config.rule.exemplars={config['rule']['exemplars']}"
+    raise errors.InputError(f"{given}: a step of the game or of the energy takes {shown}; make it larger")
   for split in ("validation", "test"):
     if getattr(facts, split) == 0:
       raise errors.InputError(f"config.data.{split}: leaves no image for {split}; make it larger, or raise the limits")

@@ -280,23 +280,23 @@ class Experiment:
 
   def _learn(self, learner: learning.Learner, frozen: states.Frozen, stage: str) -> None:
     """Realism or a rule in place of labels: its pair, and in `rules/` what samples of it are worth."""
-    text, evaluating = self._config["actor_critic"]["constraint"], stage in ("all", "evaluate")
-    judge = self._judge() if evaluating else None
+    text, real = self._config["actor_critic"]["constraint"], None
     if text == "realism":
-      pair, condition, verdicts = learner.realism(), jnp.ones(1), quality.looks_like_a_class
-      results, real = {"name": text}, None
+      constraint = learning.constraint(self._phases, learner.realism(), jnp.ones(1))
+      results, verdicts = {"name": text}, quality.looks_like_a_class
     else:
       learnt = learner.rule(exemplars.parse(text))
-      pair, condition, verdicts = learnt.pair, learning.HOLDS, lambda images, logits, target: learnt.holds(images)
+      constraint = learning.constraint(self._phases, learnt.pair, learning.HOLDS)
+      results = {"name": learnt.name, "bound": learnt.rule.bound, "value": learnt.rule.value}
+      verdicts = lambda images, logits, target: learnt.holds(images)
+    if stage == "actor_critic":
+      return
+    if text != "realism":
       test = self._phases.prepare({"image": jnp.asarray(self._data.test.images)})["image"]
       real = learnt.holds(ranges.from_model(test))
-      results = {"name": learnt.name, "bound": learnt.rule.bound, "value": learnt.rule.value}
-    if not evaluating:
-      return
-    constraint = learning.constraint(self._phases, pair, condition)
     results |= {
       "seeds": list(self._phases.seeds),
-      "samples": self._quality(frozen, judge).methods([constraint], verdicts, real),
+      "samples": self._quality(frozen, self._judge()).methods([constraint], verdicts, real),
     }
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
     directory = self._workdir / "rules" / learning.plain(results["name"])

@@ -18,7 +18,7 @@ from lcgen.phases import Phases
 
 _MOST = 10_000  # images that samples are compared with
 _EDITED = 200  # test images that are edited
-_DISTANCE_WEIGHTS = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the trade-off curve of edits
+_DISTANCE_WEIGHTS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # of the trade-off curve of edits
 
 # (images [S, B, H, W, C], the judge's logits [S, B, K], which target) -> does it hold, bool [S, B]
 Verdicts = Callable[[jax.Array, jax.Array, int], np.ndarray]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from lcgen import config, errors, exemplars, learning, loop, parallel, sampling, steps
 from lcgen import state as states
@@ -72,6 +73,20 @@ class Right:
     return images[:, :, 4:].mean(axis=(1, 2, 3)) - images[:, :, :4].mean(axis=(1, 2, 3))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_once(compilations):
+  """What is compiled again and again here is kept, where the suite's processes keep theirs."""
+  values = {name.lower(): value for name, value in compilations.items()}
+  before = {name: getattr(jax.config, name) for name in values}
+  for name, value in values.items():
+    jax.config.update(name, type(before[name] or "")(value))
+  compilation_cache.reset_cache()
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+
+
 @pytest.fixture(scope="module")
 def model():
   return small_model()
@@ -114,8 +129,14 @@ def test_no_label_is_read_where_realism_or_a_rule_is_learnt(model, learnt, tmp_p
     f"{learnt.name}/actor_critic": {"row"},
     f"{learnt.name}/energy": {"row"},
   }
-  split = Counting()
+
+
+def test_labels_are_learnt_from_labels(model, tmp_path, monkeypatch):
+  given, split = [], Counting()
+  state = types.SimpleNamespace(actor_average=None, average=None)
+  monkeypatch.setattr(Trainer, "train", lambda self, phase, data: given.append((phase.name, set(data))) or state)
   learning.Learner(model[0], Trainer(model[0], tmp_path, lambda: split), model[1]).labels()
+  assert given == [("actor_critic", {"image", "label"}), ("energy", {"image", "label"})]
   assert split.reads > 0
 
 
@@ -220,30 +241,42 @@ def test_realism_that_is_learnt_needs_no_images(model, learnt):
   learning.Learner(model[0], Trainer(model[0], learnt.workdir, unread), model[1]).realism()
 
 
-def chain_step(model, chains=64, **settings):
-  """One energy step on fixed draws: `(before, after, draws, gradient of the energy before)`."""
+CHAINS = 4000
+
+
+@pytest.fixture(scope="module")
+def chain_step(model):
+  """One energy step on fixed draws: `chain_step(**settings) -> (before, after, draws, slope of the energy)`."""
   phase, keys = model[0].energy(None), jax.random.split(jax.random.key(0), 6)
-  one_hot = lambda key: jax.nn.one_hot(jax.random.randint(key, (chains,), 0, 4), 4)
-  normal = lambda key: jax.random.normal(key, (chains, 8))
+  one_hot = lambda key: jax.nn.one_hot(jax.random.randint(key, (CHAINS,), 0, 4), 4)
+  normal = lambda key: jax.random.normal(key, (CHAINS, 8))
   draws = steps.Draws(normal(keys[0]), normal(keys[1]), one_hot(keys[2]), one_hot(keys[3]))
   before = phase.init(keys[4]).replace(chains=normal(keys[5]), conditions=one_hot(keys[5]))
-  keywords = phase.step.keywords | {"draw": lambda *_: draws, "step_size": 0.1, "noise": 0.0} | settings
+  frozen = jax.tree.map(lambda leaf: leaf[0], model[1])
 
+  @jax.jit
+  def step(state, frozen, settings):
+    keywords = phase.step.keywords | {"draw": lambda *_: draws} | settings
+    return steps.energy_step(state, frozen, {}, jax.random.key(1), **keywords)
+
+  @jax.jit
   def slope(z, conditions):
-    logit = lambda z: keywords["critic"].apply(before.critic.variables, z, conditions)
+    logit = lambda z: phase.step.keywords["critic"].apply(before.critic.variables, z, conditions)
     return jax.grad(lambda z: jax.nn.softplus(-logit(z)).sum())(z)
 
-  frozen = jax.tree.map(lambda leaf: leaf[0], model[1])
-  kept = tree_bytes((before, frozen))
-  after, metrics = jax.jit(lambda *given: steps.energy_step(*given, {}, jax.random.key(1), **keywords))(before, frozen)
-  assert tree_bytes((before, frozen)) == kept
-  assert all(np.isfinite(value) for value in metrics.values())
-  return before, after, draws, slope
+  def run(**settings):
+    kept = tree_bytes((before, frozen))
+    after, metrics = step(before, frozen, {"step_size": 0.1, "noise": 0.0, "restart": 0.0, "encoded": 0.0} | settings)
+    assert tree_bytes((before, frozen)) == kept
+    assert all(np.isfinite(value) for value in metrics.values())
+    return before, after, draws, slope
+
+  return run
 
 
 @pytest.mark.parametrize(("restart", "encoded"), [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
-def test_chains_go_one_step_down_from_where_they_are_or_start(model, restart, encoded):
-  before, after, draws, slope = chain_step(model, restart=restart, encoded=encoded)
+def test_chains_go_one_step_down_from_where_they_are_or_start(chain_step, restart, encoded):
+  before, after, draws, slope = chain_step(restart=restart, encoded=encoded)
   start, goal = {
     (0.0, 1.0): (before.chains, before.conditions),
     (1.0, 0.0): (draws.prior, draws.own),
@@ -258,17 +291,17 @@ def test_chains_go_one_step_down_from_where_they_are_or_start(model, restart, en
   assert after.updates == 1
 
 
-def test_a_share_of_the_chains_starts_again(model):
-  before, after, draws, _ = chain_step(model, chains=4000, step_size=0.0, restart=0.5, encoded=0.25)
+def test_a_share_of_the_chains_starts_again(chain_step):
+  before, after, draws, _ = chain_step(step_size=0.0, restart=0.5, encoded=0.25)
   came = lambda start: np.asarray((after.chains == start).all(axis=1))
   of_prior, of_data = came(draws.prior), came(draws.encoded)
-  np.testing.assert_array_equal(of_prior + of_data + came(before.chains), 1)
+  np.testing.assert_array_equal(of_prior.astype(int) + of_data + came(before.chains), 1)
   assert of_prior.mean() == pytest.approx(0.375, abs=0.04)  # five standard deviations
   assert of_data.mean() == pytest.approx(0.125, abs=0.03)
   np.testing.assert_array_equal(after.conditions[of_prior], draws.own[of_prior])
   np.testing.assert_array_equal(after.conditions[of_data], draws.other[of_data])
 
 
-def test_chains_are_noisy(model):
-  before, after, *_ = chain_step(model, chains=4000, step_size=0.0, restart=0.0, noise=0.05)
+def test_chains_are_noisy(chain_step):
+  before, after, *_ = chain_step(step_size=0.0, noise=0.05)
   assert np.std(after.chains - before.chains) == pytest.approx(0.05, rel=0.03)
