@@ -66,7 +66,7 @@ def _traverse(trained: trained_runs.Run, config: dict[str, Any], workdir: epath.
     ways.append(np.asarray(trained.decode(between)))
   path = workdir / "traverse" / kind
   report.write_arrays(
-    path.with_suffix(".npz"), {"images": _as_uint8(between_images), "wishes": _as_uint8(np.stack(ways))}
+    path.with_name(f"{path.name}.npz"), {"images": _as_uint8(between_images), "wishes": _as_uint8(np.stack(ways))}
   )
   rows = np.concatenate([between_images, np.stack(ways)])
   names = [f"image {row} to {row + 1}" for row in range(len(between_images))]
@@ -123,7 +123,7 @@ def _write(path: epath.Path, parts, extra: dict[str, np.ndarray], rows, title, r
   """The samples of all wishes with their certificates, the grid, and a line on the console."""
   fields = [field.name for field in dataclasses.fields(trained_runs.Samples)]
   arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in fields}
-  report.write_arrays(path.with_suffix(".npz"), arrays | extra | {"images": _as_uint8(arrays["images"])})
+  report.write_arrays(path.with_name(f"{path.name}.npz"), arrays | extra | {"images": _as_uint8(arrays["images"])})
   _draw(path, np.asarray(rows), title, row_names, column_names)
   asked = arrays["labels"] >= 0
   judged = f", the judge agrees with {np.mean(arrays['verdict'] == arrays['labels']):.1%}" if asked.all() else ""
@@ -136,7 +136,7 @@ def _write(path: epath.Path, parts, extra: dict[str, np.ndarray], rows, title, r
 def _draw(path: epath.Path, rows: np.ndarray, title: str, row_names, column_names=()) -> None:
   """A grid of `[rows, columns, H, W, C]`."""
   flat = _as_uint8(rows.reshape(-1, *rows.shape[2:]))
-  figures.draw_grid(path.with_suffix(".png"), flat, rows.shape[1], title, row_names, column_names)
+  figures.draw_grid(path.with_name(f"{path.name}.png"), flat, rows.shape[1], title, row_names, column_names)
 
 
 def _as_uint8(unit: np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ def parse(text: str) -> Rule:
   try:
     function = getattr(importlib.import_module(module), name)
   except Exception as error:  # whatever a user's module raises
-    reason = f"{type(error).__name__}: {error}; the module must be importable from where run.py is started"
+    reason = f"{type(error).__name__}: {error}; the module must be importable: beside run.py, or on PYTHONPATH"
     raise errors.InputError(f"{text}: {reason}") from error
   return checked(Rule(function, *(_bound(bound) if bound else ("", 0.0)), path))
 

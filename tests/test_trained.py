@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import re
 import shutil
 
 import jax
@@ -162,75 +161,47 @@ def test_interpolations_end_in_reconstructions(trained, images):
   close(resting[:, 0], resting[:, 1], atol=1e-4)
 
 
-WRONG = {
-  "from 0 to 9": [
-    (lambda run, _: run.draw([3, 10]), "10"),
-    (lambda run, _: run.draw(-1), "-1"),
-    (lambda run, _: run.draw([3.5]), "3.5"),
-    (lambda run, _: run.draw(3.0), "3."),
-    (lambda run, _: run.draw(True), "True"),
-    (lambda run, _: run.draw("3"), "'3'"),
-    (lambda run, _: run.draw([[3]]), "[[3]]"),
-    (lambda run, _: run.label(10), "10"),
-    (lambda run, images: run.edit(images, 10), "10"),
-    (lambda run, images: run.edit(images, [1, 2, 3, 4.5]), "4.5"),
-  ],
-  "count=": [
-    (lambda run, _: run.draw(3, count=0), "count=0"),
-    (lambda run, _: run.draw(run.label(3), count=-2), "count=-2"),
-    (lambda run, _: run.draw([3, 1], count=2), "count=2"),
-    (lambda run, images: run.interpolate(images, images, count=1), "count=1"),
-    (lambda run, images: run.interpolate(images, images[:3]), "4 and 3"),
-  ],
-  "there are": [
-    (lambda run, _: run.draw(3, "anneal"), "'anneal'"),
-    (lambda run, _: run.sample(3, method="anneal"), "'anneal'"),
-    (lambda run, _: run.draw(3, replica=2), "replica 2"),
-    (lambda run, images: run.edit(images, 3, replica=-1), "replica -1"),
-    (lambda run, images: run.judge(images, replica=2), "replica 2"),
-    (lambda run, images: run.interpolate(images, images, replica=2), "replica 2"),
-  ],
-  "must be": [
-    (lambda run, images: run.edit(images[0], 3), "(28, 28, 1)"),
-    (lambda run, images: run.edit(images.repeat(3, axis=3), 3), "(4, 28, 28, 3)"),
-    (lambda run, images: run.edit(images - 0.5, 3), "-0.5"),
-    (lambda run, images: run.judge(images * np.nan), "nan"),
-    (lambda run, images: run.edit(images, 3, distance_weight=-0.1), "distance_weight=-0.1"),
-    (lambda run, images: run.edit(images, 3, distance_weight=float("nan")), "distance_weight=nan"),
-  ],
-  "one for each": [(lambda run, images: run.edit(images, [1, 2]), "2 labels for 4 images")],
-}
+WRONG = [
+  (lambda run, _: run.draw([3, 10]), "10", "from 0 to 9"),
+  (lambda run, _: run.draw(-1), "-1", "from 0 to 9"),
+  (lambda run, _: run.draw([3.5]), "3.5", "from 0 to 9"),
+  (lambda run, _: run.draw(True), "True", "from 0 to 9"),
+  (lambda run, _: run.draw([[3]]), "[[3]]", "from 0 to 9"),
+  (lambda run, _: run.label(10), "10", "from 0 to 9"),
+  (lambda run, images: run.edit(images, [1, 2, 3, 4.5]), "4.5", "from 0 to 9"),
+  (lambda run, _: run.draw(3, count=0), "count=0", "at least 1"),
+  (lambda run, _: run.draw(run.label(3), count=-2), "count=-2", "at least 1"),
+  (lambda run, _: run.draw([3, 1], count=2), "count=2", "has its own"),
+  (lambda run, _: run.draw(3, "anneal"), "'anneal'", "there are actor, optimize, langevin, refine"),
+  (lambda run, _: run.draw(3, replica=2), "replica 2", "there are 2"),
+  (lambda run, images: run.edit(images, 3, replica=-1), "replica -1", "there are 2"),
+  (lambda run, images: run.edit(images[0], 3), "(28, 28, 1)", "must be"),
+  (lambda run, images: run.edit(images.repeat(3, axis=3), 3), "(4, 28, 28, 3)", "must be"),
+  (lambda run, images: run.edit(images - 0.5, 3), "-0.5", "must be in"),
+  (lambda run, images: run.judge(images * np.nan), "nan", "must be in"),
+  (lambda run, images: run.edit(images, 3, distance_weight=-0.1), "distance_weight=-0.1", "at least 0"),
+  (lambda run, images: run.edit(images, 3, distance_weight=np.nan), "distance_weight=nan", "at least 0"),
+  (lambda run, images: run.edit(images, [1, 2]), "2 labels for 4 images", "one for each"),
+  (lambda run, images: run.interpolate(images, images, count=1), "count=1", "2 or more"),
+  (lambda run, images: run.interpolate(images, images[:3]), "4 and 3", "pairs"),
+]
+NOWHERE = [
+  (lambda run, images: run.edit(images, 3, distance_weight=np.inf), "distance_weight=inf", ""),
+  (lambda run, _: run.draw(np.zeros(0, int), "actor"), "labels", ""),  # a ZeroDivisionError of JAX, as the next
+  (lambda run, images: run.interpolate(images[:0], images[:0]), "0 ", ""),
+]
+XFAIL = pytest.mark.xfail(strict=True, reason="not refused at the door")
 
 
-@pytest.mark.parametrize(("words", "call", "given"), [(words, *case) for words in WRONG for case in WRONG[words]])
-def test_what_cannot_be_done_is_refused_by_its_value(trained, images, words, call, given):
+@pytest.mark.parametrize(("call", "given", "words"), [*WRONG, *(pytest.param(*case, marks=XFAIL) for case in NOWHERE)])
+def test_what_cannot_be_done_is_refused_by_its_value(trained, images, call, given, words):
   with pytest.raises(ValueError, match=words) as refused:
     call(trained, images)
   assert given in str(refused.value)
   assert len(str(refused.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-  ("call", "given"),
-  [
-    pytest.param(call, given, marks=pytest.mark.xfail(strict=True, reason=reason))
-    for call, given, reason in [
-      (
-        lambda run, images: run.edit(images, 3, distance_weight=np.inf),
-        "distance_weight=inf",
-        "images from nan to nan",
-      ),
-      (lambda run, _: run.draw(np.zeros(0, int), "actor"), "labels", "ZeroDivisionError in JAX"),
-      (lambda run, images: run.interpolate(images[:0], images[:0]), "0", "ZeroDivisionError in JAX"),
-    ]
-  ],
-)
-def test_what_leads_nowhere_is_refused_too(trained, images, call, given):
-  with pytest.raises(ValueError, match=re.escape(given)):
-    call(trained, images)
-
-
-def test_a_rule_of_a_config_is_kept(workdir, learning, kept):
+def test_a_rule_of_a_config_is_kept(workdir, learning, kept, smoke):
   (folder,) = (workdir / "checkpoints" / "rule").iterdir()
   assert folder.name.startswith("lcgen.rules.ink-top-0.25-")
   assert {entry.name for entry in folder.iterdir()} == {"actor_critic", "energy", "rule.json"}
@@ -242,13 +213,8 @@ def test_a_rule_of_a_config_is_kept(workdir, learning, kept):
   assert tree_bytes(again.learn(TEXT)) == tree_bytes(kept)
   assert tree_bytes(again.realism) == tree_bytes(learning.realism)
   assert snapshot(workdir) == before
-
-
-def test_what_was_trained_stays_as_it_is(workdir, learning, kept, smoke):
-  for part in ("vae", "actor_critic", "energy", "classifier", "judge"):
-    assert snapshot(workdir / "checkpoints" / part) == snapshot(smoke / "checkpoints" / part)
-  for name in ("config.json", "results.json", "table.md", "samples.npz"):
-    assert (workdir / name).read_bytes() == (smoke / name).read_bytes()
+  beside = snapshot(smoke).items() - before.items()
+  assert {path.name for path, _ in beside} == {"metrics.jsonl"}  # all else is as it was
 
 
 def snapshot(folder):
