@@ -186,7 +186,6 @@ def test_samples_for_a_rule(ruled, ink, workdir):
   assert [path for path in ink.again if now[path] != ink.again[path]] == ["metrics.jsonl"]
 
 
-@pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="with_suffix cuts a rule's name at its last dot")
 def test_samples_for_a_rule_lie_where_the_command_says(ruled, workdir):
   for name, count in (("lcgen.rules.ink-actor", 3), ("my_rules.left-refine", 2)):
     check_samples(read(workdir / "sample" / name), [-1] * count)
