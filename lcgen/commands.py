@@ -39,7 +39,7 @@ def _sample(trained: trained_runs.Run, config: dict[str, Any], workdir: epath.Pa
 
 def _edit(trained: trained_runs.Run, config: dict[str, Any], workdir: epath.Path) -> None:
   """Images, a row each: as they are, reconstructed, and edited to each wish."""
-  images = _images(config, config["edit"]["count"])
+  images = _images(trained, config, config["edit"]["count"])
   wishes, kind = _wishes(trained, config, config["edit"]["labels"])
   shown = _fitted(trained, images)
   reconstructed = np.asarray(trained.decode(trained.encode(images)))
@@ -53,12 +53,15 @@ def _edit(trained: trained_runs.Run, config: dict[str, Any], workdir: epath.Path
 def _traverse(trained: trained_runs.Run, config: dict[str, Any], workdir: epath.Path) -> None:
   """Ways from each image to the next one, and from samples of each wish to the same ones edited to the next wish."""
   section = config["traverse"]
-  images = _images(config, section["count"] + 1)
+  images = _images(trained, config, section["count"] + 1)
   between_images = trained.interpolate(images[:-1], images[1:], section["points"])
   wishes, kind = _wishes(trained, config, config["sample"]["labels"])
   steps = list(wishes.values())
   start = [trained.draw(wish, config["sample"]["method"], seed=config["seed"]) for wish in steps]
-  goals = steps[1:] + steps[:1] if len(steps) > 1 else [~wish for wish in steps]
+  if len(steps) > 1:
+    goals = steps[1:] + steps[:1]
+  else:
+    goals = [~(steps[0] if isinstance(steps[0], Constraint) else trained.label(steps[0]))]
   ways = []
   for sample, goal in zip(start, goals, strict=True):
     edit = trained.edit(sample.images, goal)
@@ -70,7 +73,8 @@ def _traverse(trained: trained_runs.Run, config: dict[str, Any], workdir: epath.
   )
   rows = np.concatenate([between_images, np.stack(ways)])
   names = [f"image {row} to {row + 1}" for row in range(len(between_images))]
-  names += [f"{a} to {b}" for a, b in zip(wishes, [*list(wishes)[1:], next(iter(wishes))], strict=True)]
+  others = [*list(wishes)[1:], next(iter(wishes)) if len(wishes) > 1 else "not"]
+  names += [f"{a} to {b}" for a, b in zip(wishes, others, strict=True)]
   _draw(path, rows, "from image to image, and from class to class", names)
 
 
@@ -94,11 +98,15 @@ def _wishes(trained: trained_runs.Run, config: dict[str, Any], labels: str) -> t
   return {name: names.index(name) for name in wanted}, "labels"
 
 
-def _images(config: dict[str, Any], count: int) -> np.ndarray:
+def _images(trained: trained_runs.Run, config: dict[str, Any], count: int) -> np.ndarray:
   """Stored images: the first ones of the config's file, or some of the test set, of each class in turn."""
   path = config["edit"]["images"]
   if path:
-    return local.read_images(path, config["data"]["image_size"])[:count]
+    images = local.read_images(path, config["data"]["image_size"])[:count]
+    if images.shape[3] != trained.image_shape[2]:
+      shape = f"images are {list(images.shape)} and the networks' have {trained.image_shape[2]} colours"
+      raise errors.InputError(f"edit.images={path}: {shape}; convert them")
+    return images
   test = door.read_data(config).test
   in_turn = np.argsort(_place_in_class(test.labels), kind="stable")
   return test.images[in_turn[:count]]

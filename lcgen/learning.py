@@ -99,10 +99,12 @@ class Learner:
     return _pair(*(self._trainer.train(phase, self._trainer.rows) for phase in (game, energy)))
 
   def realism(self) -> Pair:
-    """Being an image like those of the data set; reads images and no labels."""
+    """Being an image like those of the data set; reads images, if it is not learnt yet, and no labels."""
     source = self._phases.realism()
-    game, energy = self._phases.actor_critic(self._frozen, source), self._phases.energy(self._frozen, source)
-    return _pair(*(self._trainer.train(phase, self._trainer.images) for phase in (game, energy)))
+    phases = self._phases.actor_critic(self._frozen, source), self._phases.energy(self._frozen, source)
+    if all(self._trainer.is_finished(phase, source.size) for phase in phases):
+      return _pair(*(self._trainer.finished(phase, source.size) for phase in phases))
+    return _pair(*(self._trainer.train(phase, self._trainer.images) for phase in phases))
 
   def rule(self, rule: Rule, trainer: Trainer | None = None) -> LearntRule:
     """A rule, from samples of the model alone: draws from the prior, made realistic, decoded, and judged by the rule.

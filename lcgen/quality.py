@@ -82,7 +82,7 @@ class Quality:
     Args:
       targets: what is asked for, `evaluate.samples_per_class` samples of each.
       verdicts: who says whether it holds.
-      real: which test images the samples should be like, bool `[N]`; None for all, a class a target.
+      real: which test images the samples should be like, bool `[N]`; None for all of them.
 
     Returns:
       `{method: {score: [one a seed]}}`. `conditional_accuracy`: share for which the target holds, also
@@ -137,25 +137,27 @@ class Quality:
 
   def _compared(self, features: jax.Array, groups: np.ndarray, real: np.ndarray | None) -> dict[str, list[float]]:
     """Samples' features `[S, M, D]`, of the targets `groups` `[M]`, against those of real images."""
-    labels, classes = self._test.labels, int(groups.max()) + 1
-    if real is not None:
-      labels = np.zeros(len(real), int)
+    compared = self._test_features.shape[1]
+    labels, classes = self._test.labels[:compared], int(groups.max()) + 1
+    real = np.ones(compared, bool) if real is None else real[:compared]
+    if classes == 1:
+      labels = np.zeros_like(labels)
     every = lambda array: jnp.ones(len(array), bool)
     rows = []
     for samples, test, train in zip(features, self._test_features, self._train_features, strict=True):
       to_train = functools.partial(metrics.nearest_distances, references=train, reference_mask=every(train))
       novelty = jnp.median(to_train(samples)) / jnp.median(to_train(test))
-      of_test = test if real is None else test[real]
+      like = test[real] if real.any() else jnp.full((1, test.shape[1]), jnp.nan)  # no image is like that: no score
+      known = jnp.asarray(labels[real] if real.any() else labels[:1])
       spread = functools.partial(metrics.within_class_spread, classes=classes)
-      known = labels if real is None else labels[real]
+      masks = every(samples), every(like)
+      of_samples, of_test = metrics.moments(samples, masks[0]), metrics.moments(like, masks[1])
       rows.append(
         {
-          "diversity": spread(samples, jnp.asarray(groups)) / spread(of_test, jnp.asarray(known[: len(of_test)])),
-          "frechet_distance": metrics.frechet_distance(
-            metrics.moments(samples, every(samples)), metrics.moments(of_test, every(of_test))
-          ),
-          "kernel_distance": metrics.kernel_distance(samples, of_test, every(samples), every(of_test)),
-          **metrics.neighbourhood_scores(of_test, samples, every(of_test), every(samples)),
+          "diversity": spread(samples, jnp.asarray(groups)) / spread(like, known),
+          "frechet_distance": metrics.frechet_distance(of_samples, of_test),
+          "kernel_distance": metrics.kernel_distance(samples, like, *masks),
+          **metrics.neighbourhood_scores(like, samples, *reversed(masks)),
           "novelty": novelty,
         }
       )

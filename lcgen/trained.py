@@ -225,8 +225,8 @@ class Run:
       wish, len(latents) if isinstance(wish, Constraint) or np.ndim(wish) == 0 else None
     )
     weight = self._phases.config["edit"]["distance_weight"] if distance_weight is None else distance_weight
-    if not weight >= 0:
-      raise ValueError(f"distance_weight={weight}: must be at least 0")
+    if not 0 <= weight < float("inf"):
+      raise ValueError(f"distance_weight={weight}: must be a finite number of at least 0")
     frozen = self._pick(self._vae, replica)
     moved = self._edit(self._pick(constraint, replica), latents, frozen.posterior_scale, jnp.float32(weight))
     return self._certified(moved, constraint, labels, replica)
@@ -247,7 +247,7 @@ class Run:
       ValueError: where `a` and `b` differ in number, or `count` is below 2.
     """
     start, end = self.encode(a, replica), self.encode(b, replica)
-    if start.shape != end.shape or count < 2:
+    if start.shape != end.shape or len(start) == 0 or count < 2:
       raise ValueError(f"{len(start)} and {len(end)} images, count={count}: give pairs, and a count of 2 or more")
     between = sampling.interpolate(start, end, count)  # [N, count, L]
     images = self.decode(between.reshape(-1, between.shape[-1]), replica)
@@ -274,9 +274,9 @@ class Run:
 
   def _labels(self, labels: Sequence[int]) -> np.ndarray:
     labels, classes = np.asarray(labels), len(self.class_names)
-    whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    whole = labels.ndim == 1 and len(labels) > 0 and np.issubdtype(labels.dtype, np.integer)
     if not whole or not ((0 <= labels) & (labels < classes)).all():
-      raise ValueError(f"labels {labels!r}: must be a sequence of whole numbers from 0 to {classes - 1}")
+      raise ValueError(f"labels {labels!r}: must be one or more whole numbers from 0 to {classes - 1}")
     return labels.astype(np.int32)
 
   def _labelled(self, labels: np.ndarray) -> Learnt:

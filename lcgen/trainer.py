@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from lcgen import loop, parallel, report
+from lcgen import checkpoint, loop, parallel, report
 from lcgen.data import sources
 from lcgen.phases import Phases
 
@@ -63,6 +63,11 @@ class Trainer:
       metrics=self._metrics,
     )
     return state
+
+  def is_finished(self, phase: loop.Phase, size: int) -> bool:
+    """Whether the phase has been trained to its end on `size` rows."""
+    with checkpoint.Checkpoints(self._directory(phase)) as checkpoints:
+      return checkpoints.latest is not None and checkpoints.latest >= phase.steps(size)
 
   def finished(self, phase: loop.Phase, size: int) -> Any:
     """The state of a phase that has been trained to its end on `size` rows.

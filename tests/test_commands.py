@@ -129,7 +129,6 @@ def test_test_images_are_edited_and_joined(command, workdir):
   close_pixels(ways["wishes"][:, 0], np.concatenate([run.sample(label, "actor", seed=0) for label in (3, 1)]))
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a label is no constraint: ~3 is -4")
 def test_a_single_class_is_joined_with_the_others(command, workdir):
   finish(command("--stage=traverse", "--config.sample.labels=3", "--config.traverse.count=1"))
   assert read(workdir / "traverse" / "labels")["wishes"].shape == (1, 8, 28, 28, 1)
@@ -137,11 +136,11 @@ def test_a_single_class_is_joined_with_the_others(command, workdir):
 
 @pytest.fixture(scope="module")
 def ink(command, workdir):
-  """The workdir before a run with a rule in place of labels, after it, and after another one, and what that says."""
+  """The workdir before a run with a rule in place of labels and after it, what that says, and after learning again."""
   before = contents(workdir)
-  finish(command(INK))
-  after = contents(workdir)
   stdout = finish(command(INK))
+  after = contents(workdir)
+  finish(command(INK, "--stage=actor_critic"))
   return types.SimpleNamespace(before=before, after=after, again=contents(workdir), stdout=stdout)
 
 
@@ -164,7 +163,7 @@ def test_a_rule_is_learnt_beside_the_labels(ink, workdir):
 
 
 def test_a_rule_is_learnt_once(ink):
-  assert [path for path in ink.again if ink.again[path] != ink.after.get(path) and path.split("/")[0] != "rules"] == []
+  assert ink.again == ink.after
   phases = {json.loads(line)["phase"].partition("-")[0] for line in ink.after["metrics.jsonl"].splitlines()}
   assert phases > {"realism/actor_critic", "realism/energy", "rule/lcgen.rules.ink"}
 
@@ -203,12 +202,9 @@ REFUSED = [
   ("sample", "actor_critic.constraint=rule:my_rules.unknown", ["my_rules.unknown", "NaN"]),
   ("sample", "actor_critic.constraint=rule:my_rules.always", ["my_rules.always", "512 of 512"]),
 ]
-COLOURS = pytest.mark.xfail(strict=True, reason="a ValueError of trained.py, not an InputError")
 
 
-@pytest.mark.parametrize(
-  ("stage", "setting", "words"), [*REFUSED, pytest.param("edit", "edit.images={rgb}", ["28, 3"], marks=COLOURS)]
-)
+@pytest.mark.parametrize(("stage", "setting", "words"), [*REFUSED, ("edit", "edit.images={rgb}", ["28, 3"])])
 def test_bad_wishes_are_refused_in_a_sentence(ink, command, workdir, tmp_path, stage, setting, words):
   save(tmp_path / "rgb.png", np.zeros((28, 28, 3)))
   before = contents(workdir)

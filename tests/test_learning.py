@@ -214,7 +214,6 @@ def test_a_bad_rule_is_refused_before_anything_of_it_is_written(model, learnt, w
   assert before == (files(learnt.workdir), (learnt.workdir / "metrics.jsonl").read_bytes())
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="Learner.realism reads the images first")
 def test_realism_that_is_learnt_needs_no_images(model, learnt):
   learning.Learner(model[0], Trainer(model[0], learnt.workdir, unread), model[1]).realism()
 

@@ -11,7 +11,7 @@ from flax import struct
 
 from lcgen import constraints, loop, parallel, quality, sampling
 from tests.helpers import squares
-from tests.test_learning import small_model
+from tests.test_learning import _compiled_once, small_model  # noqa: F401
 from tests.test_run import METHODS
 
 SHARES = ("conditional_accuracy", "accepted", "precision", "recall", "coverage")
@@ -156,21 +156,14 @@ def test_a_rules_samples_are_compared_with_the_images_it_holds_for(scorer):
     assert not np.isclose(some[name], every[name]).any()
 
 
-@pytest.mark.xfail(
-  strict=True, reason="a single target counts as class 0, and the labels of test images as more classes"
-)
 def test_realism_is_compared_with_all_images_as_one_class(scorer):
   np.testing.assert_allclose(compared(scorer, None)["diversity"], compared(scorer, np.ones(40, bool))["diversity"])
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="zero-size array to reduction operation min")
 def test_a_rule_that_holds_for_no_test_image_has_no_score_to_compare(scorer):
   assert np.isnan(compared(scorer, np.zeros(40, bool))["frechet_distance"]).all()
 
 
-@pytest.mark.xfail(
-  strict=True, raises=IndexError, reason="verdicts are of all test images, features of the first _MOST"
-)
 def test_more_test_images_than_are_compared(scorer, monkeypatch):
   monkeypatch.setattr(scorer, "_test_features", scorer._test_features[:, :30])
   compared(scorer, np.ones(40, bool))
