@@ -40,7 +40,7 @@ class Phase:
   keys: jax.Array
   rows: int
   epochs: int
-  stage: str
+  stage: str = "all"
 
   def steps(self, size: int) -> int:
     """All steps of the phase on `size` training images; an incomplete last batch of an epoch is left out."""

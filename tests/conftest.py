@@ -72,6 +72,8 @@ def read_results():
   def _read(workdir):
     results = json.loads((workdir / "results.json").read_text())
     del results["timing"]
+    for scores in results["samples"].values():
+      del scores["ms_per_sample"]
     return results
 
   return _read

@@ -184,9 +184,9 @@ WRONG = [
   (lambda run, images: run.edit(images, [1, 2]), "2 labels for 4 images", "one for each"),
   (lambda run, images: run.interpolate(images, images, count=1), "count=1", "2 or more"),
   (lambda run, images: run.interpolate(images, images[:3]), "4 and 3", "pairs"),
-  (lambda run, images: run.edit(images, 3, distance_weight=np.inf), "distance_weight=inf", ""),
-  (lambda run, _: run.draw(np.zeros(0, int), "actor"), "labels", ""),
-  (lambda run, images: run.interpolate(images[:0], images[:0]), "0 ", ""),
+  (lambda run, images: run.edit(images, 3, distance_weight=np.inf), "distance_weight=inf", "at least 0"),
+  (lambda run, _: run.draw(np.zeros(0, int), "actor"), "labels array([], ", "from 0 to 9"),
+  (lambda run, images: run.interpolate(images[:0], images[:0]), "0", "images"),
 ]
 
 
