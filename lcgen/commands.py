@@ -54,6 +54,8 @@ def _traverse(trained: trained_runs.Run, config: dict[str, Any], workdir: epath.
   """Ways from each image to the next one, and from samples of each wish to the same ones edited to the next wish."""
   section = config["traverse"]
   images = _images(trained, config, section["count"] + 1)
+  if len(images) < 2:
+    raise errors.InputError(f"edit.images={config['edit']['images']}: one image; a way takes two, or test images")
   between_images = trained.interpolate(images[:-1], images[1:], section["points"])
   wishes, kind = _wishes(trained, config, config["sample"]["labels"])
   steps = list(wishes.values())

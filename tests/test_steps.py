@@ -50,7 +50,7 @@ def test_steps_learn_are_pure_and_leave_the_frozen_alone(phases, frozen, name):
   phase = phase_named(phases, frozen, name)
   state = phase.init(jax.random.key(0))
   before_state, before_frozen = tree_bytes(state), tree_bytes(frozen)
-  images = batch(phases)
+  images = batch(phases, phase.rows)
   step = jax.jit(phase.step)
   first, metrics = step(state, phase.frozen, images, jax.random.key(1))
   again, _ = step(state, phase.frozen, images, jax.random.key(1))
