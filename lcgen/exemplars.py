@@ -106,7 +106,7 @@ def checked(rule: Rule) -> Rule:
     InputError: where it is not a function, or its share is none.
   """
   if not callable(rule.function):
-    raise errors.InputError(f"rule {rule.path} = {rule.function!r}: must be a function of images")
+    raise errors.InputError(f"rule {rule.path or 'given'} = {rule.function!r}: must be a function of images")
   if rule.bound in ("top", "bottom") and not 0 < rule.value < 1:
     raise errors.InputError(f"rule {rule.name}: a share of the prior's samples must be between 0 and 1")
   return rule

@@ -135,7 +135,8 @@ class Learner:
     as_it_is = lambda batch: batch
     game, energy = self._phases.actor_critic(drawn, source), self._phases.energy(drawn, source)
     pair = _pair(*(trainer.train(phase, data, prepare=as_it_is) for phase in (game, energy)))
-    report.write_json(record, facts)
+    if drawn is not None:
+      report.write_json(record, facts)
     settled = dataclasses.replace(rule, bound=facts["bound"], value=facts["value"])
     return LearntRule(rule.name, settled, pair, facts["prior"], facts["exemplars"])
 

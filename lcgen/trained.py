@@ -247,8 +247,8 @@ class Run:
       ValueError: where `a` and `b` differ in number, or `count` is below 2.
     """
     start, end = self.encode(a, replica), self.encode(b, replica)
-    if start.shape != end.shape or len(start) == 0 or count < 2:
-      raise ValueError(f"{len(start)} and {len(end)} images, count={count}: give pairs, and a count of 2 or more")
+    if start.shape != end.shape or not isinstance(count, int | np.integer) or count < 2:
+      raise ValueError(f"{len(start)} and {len(end)} images, count={count}: give pairs, and a whole count, 2 or more")
     between = sampling.interpolate(start, end, count)  # [N, count, L]
     images = self.decode(between.reshape(-1, between.shape[-1]), replica)
     return np.asarray(images).reshape(*between.shape[:2], *images.shape[1:])
@@ -287,8 +287,8 @@ class Run:
     """The constraint, and the label of each sample, -1 for none."""
     if isinstance(wish, Constraint) or np.ndim(wish) == 0:
       count = 1 if count is None else count
-      if count < 1:
-        raise ValueError(f"count={count}: must be at least 1")
+      if not isinstance(count, int | np.integer) or count < 1:
+        raise ValueError(f"count={count}: must be a whole number of at least 1")
       if isinstance(wish, Constraint):
         return wish, np.full(count, -1, np.int32)
       wish, count = [wish] * count, None
@@ -343,8 +343,8 @@ class Run:
   def _prepared(self, images: np.ndarray) -> jax.Array:
     images = jnp.asarray(images)
     colours = self._facts.shape[2]
-    if images.ndim != 4 or images.shape[3] != colours:
-      raise ValueError(f"images of shape {images.shape}: must be [N, H, W, {colours}]")
+    if images.ndim != 4 or images.shape[3] != colours or len(images) == 0:
+      raise ValueError(f"images of shape {images.shape}: must be [N, H, W, {colours}], one or more")
     if images.dtype != jnp.uint8 and not (images.min() >= 0 and images.max() <= 1):
       raise ValueError(f"images from {images.min()} to {images.max()}: floats must be in [0, 1]; else pass uint8")
     return self._phases.prepare({"image": images if images.dtype == jnp.uint8 else ranges.Unit(images)})["image"]
