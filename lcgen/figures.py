@@ -42,7 +42,7 @@ def draw_all(
   _curves(directory / "energy_loss.png", "energy", {"": by_phase["energy"]}, terms)
   _curves(directory / "classifier_loss.png", "classifier", arms, ("loss",))
   _curves(directory / "classifier_accuracy.png", "classifier", arms, ("validation_accuracy", "accuracy"))
-  _grid(
+  draw_grid(
     directory / "reconstructions.png",
     _pairs(samples["originals"], samples["reconstructions"]),
     10,
@@ -54,30 +54,16 @@ def draw_all(
   strips.append(samples["edits"].reshape(count, count, *samples["edits"].shape[1:]))
   columns = ("image", "reconstr.", *class_names)
   rows = np.concatenate(strips, axis=1).reshape(-1, *samples["edits"].shape[1:])
-  _grid(directory / "edits.png", rows, len(columns), "test images, edited to each class", (), columns)
+  draw_grid(directory / "edits.png", rows, len(columns), "test images, edited to each class", (), columns)
   _trade_off(directory / "edit_trade_off.png", edits)
 
 
 def draw_samples(directory: epath.Path, samples: Mapping[str, np.ndarray], class_names: Sequence[str] = ()) -> None:
   """A grid for each method, and one for the draws from the prior that they start from; a row a class, if there are."""
-  _start(directory)
   for name in ("prior", *sampling.METHODS):
     columns = len(samples[name]) // len(class_names) if class_names else 10
     title = "decoded draws from the prior" if name == "prior" else f"the same draws, by {name}"
-    _grid(directory / f"{name}_samples.png", samples[name], columns, title, class_names if name != "prior" else ())
-
-
-def draw_grid(
-  path: epath.Path,
-  images: np.ndarray,
-  columns: int,
-  title: str,
-  row_names: Sequence[str] = (),
-  column_names: Sequence[str] = (),
-) -> None:
-  """uint8 images `[N, H, W, C]` in rows of `columns`."""
-  _start(path.parent)
-  _grid(path, images, columns, title, row_names, column_names)
+    draw_grid(directory / f"{name}_samples.png", samples[name], columns, title, class_names if name != "prior" else ())
 
 
 def _start(directory: epath.Path) -> None:
@@ -141,7 +127,7 @@ def _pairs(above: np.ndarray, below: np.ndarray, columns: int = 10) -> np.ndarra
   return np.concatenate(rows)
 
 
-def _grid(
+def draw_grid(
   path: epath.Path,
   images: np.ndarray,
   columns: int,
@@ -150,6 +136,7 @@ def _grid(
   column_names: Sequence[str] = (),
 ) -> None:
   """Images `[N, H, W, C]` in rows of `columns`, black 0 and white 255, whatever the images hold."""
+  _start(path.parent)
   from matplotlib import pyplot
 
   count, height, width, colours = images.shape

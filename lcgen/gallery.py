@@ -26,16 +26,13 @@ def reconstructions(phases: Phases, frozen: states.Frozen, test: sources.Split) 
 
 def samples(phases: Phases, frozen: states.Frozen, constraint: Constraint, count: int) -> dict[str, np.ndarray]:
   """What every method makes of the same `count` draws from the prior, and the draws themselves as `prior`."""
-  networks, settings = phases.networks, phases.config["sample"]
+  networks, methods = phases.networks, sampling.with_settings(phases.config["sample"])
   prior_key, method_key = jax.random.split(phases.keys("evaluate")[0])
 
   @jax.jit
   def draw(frozen, constraint):
     prior = sampling.prior(prior_key, count, networks.vae.latent_dim)
-    ways = {
-      name: way(method_key, constraint, prior, **settings.get(name, {})).latents
-      for name, way in sampling.METHODS.items()
-    }
+    ways = {name: method(method_key, constraint, prior).latents for name, method in methods.items()}
     return jax.tree.map(functools.partial(sampling.decode, frozen=frozen, model=networks.vae), {"prior": prior} | ways)
 
   return _as_uint8(draw(frozen, constraint))
@@ -57,18 +54,16 @@ def edits(phases: Phases, frozen: states.Frozen, conditions: Constraint, test: s
   firsts = [int(np.argmax(test.labels == label)) for label in range(classes)]  # the first image where a class is absent
   originals, latents = _encode(phases, frozen, test.images[firsts])
 
+  settings = {name: phases.config["edit"][name] for name in ("steps", "learning_rate", "distance_weight")}
+
   @jax.jit
   def edit(frozen, conditions, latents):
     start = jnp.repeat(latents, classes, axis=0)
-    moved = sampling.edit(conditions, start, frozen.posterior_scale, **_descent(phases))
+    moved = sampling.edit(conditions, start, frozen.posterior_scale, **settings)
     decode = functools.partial(sampling.decode, frozen=frozen, model=phases.networks.vae)
     return {"edit_reconstructions": decode(latents), "edits": decode(moved.latents)}
 
   return _as_uint8({"edit_originals": ranges.from_model(originals)} | edit(frozen, conditions, latents))
-
-
-def _descent(phases: Phases) -> dict[str, float]:
-  return {name: phases.config["edit"][name] for name in ("steps", "learning_rate", "distance_weight")}
 
 
 def _encode(phases: Phases, frozen: states.Frozen, stored: np.ndarray) -> tuple[jax.Array, jax.Array]:

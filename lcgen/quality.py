@@ -92,9 +92,8 @@ class Quality:
       test images; far below 1 means copies. `moved`: root mean square over latents. `ms_per_sample`: with decoding,
       without compilation.
     """
-    settings = self._phases.config["sample"]
     ways = {"prior": lambda key, constraint, latents: sampling.Moved(latents, latents)}
-    ways |= {name: functools.partial(way, **settings.get(name, {})) for name, way in sampling.METHODS.items()}
+    ways |= sampling.with_settings(self._phases.config["sample"])
     return {name: self._method(way, targets, verdicts, real) for name, way in ways.items()}
 
   def _method(self, way, targets: Sequence[Constraint], verdicts: Verdicts, real: np.ndarray | None) -> dict[str, Any]:
@@ -170,10 +169,10 @@ class Quality:
       of_conditions: the constraint for one-hot conditions `[B, K]`.
 
     Returns:
-      `distance_weight`, the config's; `distance_weights`, and for each `success` (share that the judge gives the
-      requested class) and `moved`
-      (root mean square over latents), `[weights][S]`. `actor`: the same two for G(q(z|x), y), `[S]`. `anew`: how far
-      from the encodings samples of the same classes lie that were drawn from the prior, `[S]`.
+      `distance_weight`, the config's. `distance_weights`, and for each `success` (share that the judge gives the
+      requested class) and `moved` (root mean square over latents), `[weights][S]`. `actor`: the same two for
+      G(q(z|x), y), `[S]`. `anew`: how far from the encodings samples of the same classes lie that were drawn from the
+      prior, `[S]`.
     """
     config, networks = self._phases.config, self._phases.networks
     rows = np.linspace(0, len(self._test) - 1, min(_EDITED, len(self._test))).astype(int)

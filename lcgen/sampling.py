@@ -4,7 +4,9 @@ There are four methods, and each is called alike: `METHODS[name](key, constraint
 latents from the prior to where the constraint holds. `edit` starts from encodings instead, and pays for the way.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,6 +98,15 @@ def refine(
 
 
 METHODS = {"actor": actor, "optimize": optimize, "langevin": langevin, "refine": refine}
+
+
+def with_settings(settings: Mapping[str, Any]) -> dict[str, Callable[..., Moved]]:
+  """`METHODS`, each with its settings bound: `{name: (key, constraint, latents) -> Moved}`.
+
+  Args:
+    settings: of each method by its name, as in a config's section `sample`; the actor has none.
+  """
+  return {name: functools.partial(method, **settings.get(name, {})) for name, method in METHODS.items()}
 
 
 def edit(

@@ -216,7 +216,7 @@ class Run:
       replica: which repetition.
 
     Raises:
-      ValueError: for images of another kind, labels that do not exist, or as many labels as there are no images.
+      ValueError: for images of another kind, labels that do not exist, or not one for each image.
     """
     latents = self.encode(images, replica)
     if not isinstance(wish, Constraint) and np.ndim(wish) == 1 and len(wish) != len(latents):
@@ -314,8 +314,8 @@ class Run:
 
   @functools.cached_property
   def _moves(self) -> dict[str, Callable[..., sampling.Moved]]:
-    settings = self._phases.config["sample"]
-    return {name: jax.jit(functools.partial(way, **settings.get(name, {}))) for name, way in sampling.METHODS.items()}
+    methods = sampling.with_settings(self._phases.config["sample"])
+    return {name: jax.jit(method) for name, method in methods.items()}
 
   @functools.cached_property
   def _edit(self) -> Callable[..., sampling.Moved]:

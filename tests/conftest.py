@@ -26,6 +26,13 @@ def compilations(tmp_path_factory):
   }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once(compilations):
+  """This process keeps what it compiles where the suite's processes keep theirs."""
+  for name, value in compilations.items():
+    jax.config.update(name.lower(), float(value) if name.endswith("SECS") else value)
+
+
 @pytest.fixture(scope="session")
 def start(compilations):
   """Starts `run.py` as a process: `start(*arguments, **environment) -> Popen`."""

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from lcgen import config, errors, exemplars, learning, loop, parallel, sampling, steps
 from lcgen import state as states
@@ -71,20 +70,6 @@ class Right:
     known = images.min(), images.max(), isinstance(jnp.ones(()) + 1, jax.core.Tracer)  # as all are inside a trace
     self.asked.append((type(images), images.dtype, images.shape, *known))
     return images[:, :, 4:].mean(axis=(1, 2, 3)) - images[:, :, :4].mean(axis=(1, 2, 3))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_once(compilations):
-  """What is compiled again and again here is kept, where the suite's processes keep theirs."""
-  values = {name.lower(): value for name, value in compilations.items()}
-  before = {name: getattr(jax.config, name) for name in values}
-  for name, value in values.items():
-    jax.config.update(name, type(before[name] or "")(value))
-  compilation_cache.reset_cache()
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

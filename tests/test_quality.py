@@ -11,7 +11,7 @@ from flax import struct
 
 from lcgen import constraints, loop, parallel, quality, sampling
 from tests.helpers import squares
-from tests.test_learning import _compiled_once, small_model  # noqa: F401
+from tests.test_learning import small_model
 from tests.test_run import METHODS
 
 SHARES = ("conditional_accuracy", "accepted", "precision", "recall", "coverage")

@@ -12,7 +12,6 @@ import pytest
 import lcgen
 from lcgen import rules
 from tests.helpers import tree_bytes
-from tests.test_learning import _compiled_once  # noqa: F401
 
 METHODS = ("actor", "optimize", "langevin", "refine")
 LABELS = [3, 1, 4, 1]
