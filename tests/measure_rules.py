@@ -1,7 +1,7 @@
 """How often samples keep rules, labels and both at once: python -m tests.measure_rules runs/mnist5k
 
-Learns the digits' rules in a finished workdir of the default config, and prints a row for each constraint: the shares of
-500 samples for which it holds, by the rule and the judge themselves, the least and the most of the repetitions.
+Learns the digits' rules in a finished workdir of the default config, and prints a row for each constraint: the shares
+of 500 samples for which it holds, by the rule and the judge themselves, the least and the most of the repetitions.
 """
 
 import sys
