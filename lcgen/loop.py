@@ -200,7 +200,9 @@ def _chunk(phase: Phase, prepare: Callable[..., Any], mesh: Mesh) -> Any:
 
     return jax.lax.scan(body, state, (first + 1 + jnp.arange(len(rows)), rows))
 
-  return jax.jit(parallel.over_seeds(chunk, mesh, (0, 0, None, 0, 0, None)), donate_argnums=0)
+  # The compiler may shard what a step returns as it likes; the next chunk takes it as this one did.
+  mapped = parallel.over_seeds(chunk, mesh, (0, 0, None, 0, 0, None))
+  return jax.jit(mapped, donate_argnums=0, out_shardings=parallel.per_seed(mesh))
 
 
 def _next_length(lengths: Sequence[int], position: int) -> int:
