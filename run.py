@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     experiment.run(values, workdir, _STAGE.value)
   except errors.InputError as error:
     _refuse(str(error))
-  except errors.NonFiniteError as error:
+  except (errors.NonFiniteError, errors.MissedError) as error:
     sys.exit(f"run.py: {error}")
 
 

@@ -9,7 +9,7 @@ _CHANNELS = (32, 64, 128, 256, 512, 1024)
 
 
 def get_config(variant: str = "") -> common.Config:
-  """Variants: `paper`, `engel`, `small` (32x32, for two CPU cores), `smoke` (shows only that it runs)."""
+  """Variants: `paper`, `code`, `engel`, `small` (32x32, for two CPU cores), `smoke` (shows only that it runs)."""
   config = common.base()
   config.data.update(source="tfds", name="cifar10", image_size=64)
   config.vae.update(architecture="conv", channels=_CHANNELS, latent_dim=256, epochs=60, batch_size=128)
@@ -18,14 +18,25 @@ def get_config(variant: str = "") -> common.Config:
   config.classifier.update(architecture="conv", channels=_CHANNELS, epochs=30, batch_size=128)
   config.evaluate.judge.update(channels=(32, 64, 128), feature_dim=128, epochs=20, batch_size=128)
   config.evaluate.sets = ("test", "generated_cifar10_c")
-  return common.select(
-    config, variant, {"paper": _paper, "engel": common.engel, "small": _small, "smoke": common.smoke}
+  config.classifier.arms = (
+    "none,latent_constraints,latent_constraints:share=0.5,reconstruction,duplicate,clip,flip_crop,"
+    "flip_crop+latent_constraints,augmix"
   )
+  config.learning_curve.arms = "none,latent_constraints,duplicate,clip,flip_crop,flip_crop+latent_constraints"
+  variants = {"paper": _paper, "code": _code, "engel": common.engel, "small": _small, "smoke": common.smoke}
+  return common.select(config, variant, variants)
 
 
 def _paper(config: common.Config) -> None:
   common.paper(config)
   config.evaluate.sets = ("test", "cifar10_corrupted")
+
+
+def _code(config: common.Config) -> None:
+  common.code(config)
+  config.classifier.update(learning_rate=0.0005, share=0.125)  # and weight decay 1e-5, which is left out
+  config.audit.update(learning_rate=0.0005, share=0.125)
+  config.evaluate.sets = ("test", "diagnostic", "cifar10_corrupted")
 
 
 def _small(config: common.Config) -> None:
@@ -35,6 +46,7 @@ def _small(config: common.Config) -> None:
   config.actor_critic.update(hidden_dim=384, epochs=10, learning_rate=5e-4)
   config.energy.update(hidden_dim=256, epochs=10)
   config.classifier.update(channels=(32, 64, 128, 256), epochs=10)
+  config.classifier.arms = "none,latent_constraints,duplicate,clip,flip_crop"
   config.evaluate.judge.update(epochs=10)
   one_a_group = ("gaussian_noise", "defocus_blur", "fog", "contrast")
   config.evaluate.sets = ("test", *(f"generated_cifar10_c/{name}" for name in one_a_group))

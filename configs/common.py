@@ -88,19 +88,38 @@ def base() -> Config:
     depth=1,
     channels=(32, 64, 128),
     activate_logits=False,
-    arms=("none", "latent_constraints"),
-    share=0.125,  # of each batch, replaced by actor samples
+    # A text, or all; arms with settings as in latent_constraints:share=0.5, see lcgen/augment.py.
+    arms=(
+      "none,latent_constraints,latent_constraints:share=0.5,reconstruction,duplicate,clip,reconstruction:share=0.5,"
+      "duplicate:share=0.5,shift_rotate"
+    ),
+    share=0.125,  # of each batch that is replaced, where an arm does not say
     epochs=30,
     batch_size=32,
     learning_rate=1e-3,
     schedule="cosine",
   )
   config.evaluate = section(
-    sets=("test", "generated_cifar10_c", "generated_mnist_c"),
+    sets=("test", "diagnostic", "generated_cifar10_c", "generated_mnist_c"),
     batch_size=1000,
     samples_per_class=100,
     judge=section(channels=(16, 32), feature_dim=64, epochs=15, batch_size=64, learning_rate=1e-3, schedule="cosine"),
   )
+  config.audit = section(
+    shares=(0.125, 0.5),  # of each batch that is replaced, where controls are held against the samples
+    limit=1.0,  # from here on the paper's own conditions, as its code has them
+    calibrate=False,
+    share=0.2,
+    activate_logits=True,
+    learning_rate=0.005,
+    schedule="constant",
+  )
+  config.learning_curve = section(
+    shares=(0.01, 0.03, 0.1, 0.3, 1.0),  # of the labels
+    arms="none,latent_constraints,latent_constraints:share=0.5,duplicate:share=0.5,clip,shift_rotate",
+    sets=("test", "diagnostic/noise"),
+  )
+  config.expected = ()  # of results.json, for --stage=verify, as in "arms none test accuracy > 0.9"
   config.sample = section(
     method="refine",  # or actor, optimize, langevin
     labels="",  # names of classes, as in 3,7; empty: all of them
@@ -160,6 +179,21 @@ def paper(config: Config) -> None:
   game.actor_weights.encoded = 0.0
   game.update(distance_weight=0.1, distance_reduction="sum")  # the weight is silent: Engel et al. 2018
   config.classifier.update(epochs=50, batch_size=32, learning_rate=0.005, schedule="constant", share=0.125)
+  config.classifier.activate_logits = True  # and batch norm on them, which is left out
+  config.classifier.arms = "none,latent_constraints"
+  config.audit.share = 0.125
+  config.expected = ()
+
+
+def code(config: Config) -> None:
+  """The paper's published code, where it differs from the text; what it cannot be made to do is said."""
+  paper(config)
+  game = config.actor_critic
+  game.update(distance_weight=0.0, critic_steps=2, learning_rate=3e-4)
+  game.critic_weights.interpolated = 1.0  # on the logit; the code's is on its sigmoid, one coefficient a dimension
+  game.actor_weights.encoded = 1.0
+  config.classifier.update(batch_size=64, share=0.2)  # without replacement; the code draws with it
+  config.audit.share = 0.2
 
 
 def engel(config: Config) -> None:
@@ -175,12 +209,14 @@ def engel(config: Config) -> None:
 def smoke(config: Config) -> None:
   """Everything tiny: a run of seconds that shows that it works, not how well."""
   config.seeds = 2
+  config.classifier.arms, config.expected = "none,latent_constraints", ()
   config.data.train_limit, config.data.test_limit = 400, 100
   config.vae.update(hidden_dim=32, depth=2, channels=(4, 8), latent_dim=8, epochs=2, batch_size=32)
   config.actor_critic.update(hidden_dim=32, depth=2, epochs=2, batch_size=64)
   config.energy.update(hidden_dim=32, depth=2, epochs=2, batch_size=64)
   config.rule.update(exemplars=512, epochs=2)
   config.classifier.update(hidden_dim=16, channels=(4, 8), epochs=2)
+  config.learning_curve.update(shares=(0.2, 1.0), arms="none,latent_constraints")
   config.evaluate.update(batch_size=64, samples_per_class=8)
   config.evaluate.sets = ("test", "generated_cifar10_c/contrast", "generated_mnist_c/stripe")
   config.evaluate.judge.update(channels=(4, 8), feature_dim=16, epochs=2, batch_size=32)

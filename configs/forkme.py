@@ -13,6 +13,6 @@ def get_config() -> common.Config:
   config.vae.latent_dim = 64  # fewer: blurrier images, a prior without holes
   config.vae.kl_weight = 0.00025  # more: the same trade; --stage=inspect prints the noise scale it amounts to
   config.actor_critic.distance_weight = 0.1  # more: the actor stays closer to where it starts
-  config.classifier.arms = ("none", "latent_constraints")  # what is compared
+  config.classifier.arms = "none,latent_constraints,duplicate,clip,flip_crop"  # what is compared, see lcgen/augment.py
   config.classifier.share = 0.125  # of each batch, replaced by samples
   return config

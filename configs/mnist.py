@@ -7,7 +7,7 @@ from configs import common
 
 
 def get_config(variant: str = "") -> common.Config:
-  """Variants: `paper`, `engel`, `small` (for two CPU cores), `smoke` (shows only that it runs)."""
+  """Variants: `paper`, `code`, `engel`, `small` (for two CPU cores), `smoke` (shows only that it runs)."""
   config = common.base()
   config.data.update(source="tfds", name="mnist")
   config.seeds = 5
@@ -16,9 +16,8 @@ def get_config(variant: str = "") -> common.Config:
   config.energy.update(hidden_dim=512, epochs=20)
   config.classifier.update(epochs=20, batch_size=128)
   config.evaluate.judge.update(channels=(32, 64), feature_dim=128, epochs=5, batch_size=128)
-  return common.select(
-    config, variant, {"paper": _paper, "engel": common.engel, "small": _small, "smoke": common.smoke}
-  )
+  variants = {"paper": _paper, "code": _code, "engel": common.engel, "small": _small, "smoke": common.smoke}
+  return common.select(config, variant, variants)
 
 
 def _paper(config: common.Config) -> None:
@@ -27,10 +26,26 @@ def _paper(config: common.Config) -> None:
   config.evaluate.sets = ("test", "dirty_mnist")
 
 
+def _code(config: common.Config) -> None:
+  common.code(config)
+  config.vae.hidden_dim = 1024
+  config.actor_critic.update(learning_rate=1e-4, batch_size=64)
+  config.evaluate.sets = ("test", "diagnostic", "dirty_mnist", "dirty_mnist_twice")
+
+
 def _small(config: common.Config) -> None:
   config.seeds = 3
   config.vae.update(hidden_dim=512, epochs=15)
   config.actor_critic.update(hidden_dim=384, epochs=15, learning_rate=5e-4)
   config.energy.update(hidden_dim=384, epochs=6)
   config.classifier.update(epochs=8)
+  config.expected = (
+    "judge test accuracy > 0.97",
+    "samples actor conditional_accuracy > 0.98",
+    "samples refine conditional_accuracy > 0.995",
+    "samples refine diversity > 0.8",
+    "samples actor classification_accuracy > 0.93",
+    "arms none test accuracy > 0.965",
+    "arms latent_constraints test accuracy > 0.965",
+  )
   config.evaluate.judge.update(channels=(16, 32), feature_dim=64, epochs=3)

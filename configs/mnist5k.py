@@ -7,10 +7,27 @@ from configs import common
 
 
 def get_config(variant: str = "") -> common.Config:
-  """Variants: `paper` (its sizes and rates), `engel` (its forerunner's game), `smoke` (shows only that it runs)."""
-  return common.select(common.base(), variant, {"paper": _paper, "engel": common.engel, "smoke": common.smoke})
+  """Variants: `paper` and `code` (the paper's text, its code), `engel` (its forerunner's game), `smoke` (only runs)."""
+  config = common.base()
+  config.expected = (
+    "judge test accuracy > 0.95",
+    "samples actor conditional_accuracy > 0.97",
+    "samples refine conditional_accuracy > 0.99",
+    "samples refine diversity > 0.75",
+    "samples actor classification_accuracy > 0.88",
+    "arms none test accuracy > 0.92",
+    "arms latent_constraints test accuracy > 0.92",
+  )
+  variants = {"paper": _paper, "code": _code, "engel": common.engel, "smoke": common.smoke}
+  return common.select(config, variant, variants)
 
 
 def _paper(config: common.Config) -> None:
   common.paper(config)
   config.vae.hidden_dim = 1024
+
+
+def _code(config: common.Config) -> None:
+  common.code(config)
+  config.vae.hidden_dim = 1024
+  config.actor_critic.update(learning_rate=1e-4, batch_size=64)

@@ -7,17 +7,18 @@ from typing import Any
 
 from etils import epath
 
-from lcgen import augment, errors, exemplars, sampling, test_sets
+from lcgen import augment, errors, exemplars, sampling, test_sets, verify
 from lcgen.data import sources
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """A type, a predicate on values of that type, and both in words."""
+  """A type, a predicate on values of that type, both in words, and what the value stands for."""
 
   type: type
   holds: Callable[[Any], bool]
   words: str
+  meaning: Callable[[Any], Any] = lambda value: value
 
 
 def _at_least(bound: int) -> Rule:
@@ -48,6 +49,25 @@ _TEXT = Rule(str, lambda value: True, "a text")
 _NAME = Rule(str, lambda value: value != "", "a text that is not empty")
 _WIDTHS = Rule(
   tuple, lambda value: len(value) > 0 and all(isinstance(w, int) and w > 0 for w in value), "positive whole numbers"
+)
+
+_SETS = Rule(
+  tuple,
+  _known_test_sets,
+  f"one or more, each once, of {', '.join(test_sets.FAMILIES)}, or a part of one, as in generated_cifar10_c/fog",
+)
+_SHARES = Rule(
+  tuple,
+  lambda value: len(set(value)) == len(value) > 0 and all(type(s) in (int, float) and 0 < s <= 1 for s in value),
+  "one or more numbers, each once, above 0 and at most 1",
+)
+_ARMS = Rule(
+  tuple,
+  lambda value: len(value) > 0 and len(set(value)) == len(value) and all(map(augment.known, map(str, value))),
+  "one or more, each once, of "
+  f"{', '.join(augment.POLICIES)}; with settings as in latent_constraints:share=0.5, joined as in flip_crop+mixup; "
+  "or all",
+  lambda value: tuple(augment.POLICIES) if value == ("all",) else value,
 )
 
 _TRAINING = {
@@ -109,17 +129,28 @@ SCHEMA: dict[str, Any] = {
     "average_decay": _DECAY,
   },
   "rule": {"exemplars": _at_least(2), "epochs": _POSITIVE, "mismatched": _RATE},
-  "classifier": _TRUNK | _TRAINING | {"activate_logits": _SWITCH, "arms": _some_of(*augment.ARMS), "share": _SHARE},
+  "classifier": _TRUNK | _TRAINING | {"activate_logits": _SWITCH, "arms": _ARMS, "share": _SHARE},
   "evaluate": {
-    "sets": Rule(
-      tuple,
-      _known_test_sets,
-      f"one or more, each once, of {', '.join(test_sets.FAMILIES)}, or a part of one, as in generated_cifar10_c/fog",
-    ),
+    "sets": _SETS,
     "batch_size": _POSITIVE,
     "samples_per_class": _at_least(2),
     "judge": _TRAINING | {"channels": _WIDTHS, "feature_dim": _POSITIVE},
   },
+  "audit": {
+    "shares": _SHARES,
+    "limit": _RATE,
+    "calibrate": _SWITCH,
+    "share": _SHARE,
+    "activate_logits": _SWITCH,
+    "learning_rate": _RATE,
+    "schedule": _one_of("constant", "cosine"),
+  },
+  "learning_curve": {"shares": _SHARES, "arms": _ARMS, "sets": _SETS},
+  "expected": Rule(
+    tuple,
+    lambda value: all(map(verify.known, map(str, value))),
+    "texts such as 'samples actor conditional_accuracy > 0.97', a path in results.json, < or >, and a number",
+  ),
   "sample": {
     "method": _one_of(*sampling.METHODS),
     "labels": _TEXT,
@@ -153,6 +184,9 @@ _FREE = (
   "evaluate.sets",
   "evaluate.batch_size",
   "evaluate.samples_per_class",
+  "audit.",
+  "learning_curve.",
+  "expected",
   "sample.",
   "edit.",
   "traverse.",
@@ -186,7 +220,7 @@ def _checked(values: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) 
         raise errors.InputError(f"config.{path}={value!r}: must be a section with {', '.join(sorted(rule))}")
       result[key] = _checked(value, rule, path + ".")
       continue
-    value = _converted(value, rule.type)
+    value = rule.meaning(_converted(value, rule.type))
     if type(value) is not rule.type or not rule.holds(value):
       raise errors.InputError(f"config.{path}={value!r}: must be {rule.words}")
     result[key] = value

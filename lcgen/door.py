@@ -13,8 +13,9 @@ _NEEDS = {  # for labels; realism and rules need the VAE alone
   "actor_critic": ("vae",),
   "classifier": ("vae", "actor_critic"),
   "evaluate": ("vae", "actor_critic", "classifier"),
+  "audit": ("vae", "actor_critic"),
+  "learning_curve": ("vae",),
 }
-_EVALUATING = ("all", "data", "evaluate")  # the stages that read the test sets
 
 
 def check_workdir(config: dict[str, Any], workdir: epath.Path, stage: str) -> dict[str, Any] | None:
@@ -32,8 +33,8 @@ def check_workdir(config: dict[str, Any], workdir: epath.Path, stage: str) -> di
   text = config["actor_critic"]["constraint"]
   if text.startswith("rule:"):
     exemplars.parse(text)
-  if text != "labels" and stage == "classifier":
-    raise errors.InputError(f"--stage=classifier: needs labels, and config.actor_critic.constraint={text}")
+  if text != "labels" and stage in ("classifier", "audit", "learning_curve"):
+    raise errors.InputError(f"--stage={stage}: needs labels, and config.actor_critic.constraint={text}")
   for name in _NEEDS.get(stage, ())[: None if text == "labels" else 1]:
     if not (workdir / "checkpoints" / name).exists():
       raise errors.InputError(f"--stage={stage}: {name} is not trained in {workdir}; run --stage={name} first")
@@ -42,7 +43,12 @@ def check_workdir(config: dict[str, Any], workdir: epath.Path, stage: str) -> di
 
 def wanted_test_sets(config: dict[str, Any], stage: str) -> list[test_sets.TestSet]:
   """The test sets that a stage reads."""
-  return test_sets.expand(config["evaluate"]["sets"]) if stage in _EVALUATING else []
+  sets = {
+    **dict.fromkeys(("all", "data", "evaluate"), config["evaluate"]["sets"]),
+    "audit": test_sets.with_mistakes(config["evaluate"]["sets"]),
+    "learning_curve": config["learning_curve"]["sets"],
+  }
+  return test_sets.expand(sets.get(stage, ()))
 
 
 def load_data(config: dict[str, Any], stage: str) -> sources.Dataset:

@@ -1,4 +1,4 @@
-"""The two ways a run ends early with a sentence instead of a traceback."""
+"""The ways a run ends with a sentence instead of a traceback."""
 
 
 class InputError(ValueError):
@@ -11,3 +11,7 @@ class NonFiniteError(FloatingPointError):
 
 class MissingDataError(InputError):
   """A data set is not there; the message names the folder looked in and the ways out."""
+
+
+class MissedError(AssertionError):
+  """A run's results are not what its config expects."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcgen import test_sets
+from lcgen import metrics, test_sets
 from lcgen.data import images as ranges
 from lcgen.data import sources
 
@@ -57,7 +57,7 @@ def total(function: Callable[[Batch], Any], parts: Sequence[Batch]) -> Any:
 
 
 def scores(
-  classifiers: Mapping[str, Callable[[Batch], dict[str, jax.Array]]],
+  score: Callable[[Batch], Mapping[str, Mapping[str, jax.Array]]],
   wanted: Sequence[test_sets.TestSet],
   read: Callable[[test_sets.TestSet], sources.Split],
   *,
@@ -68,7 +68,7 @@ def scores(
   """Scores several classifiers on the same test sets.
 
   Args:
-    classifiers: for each, `batch -> {"accuracy", "nll", "brier"}`, each `[S]`, summed over the unmasked.
+    score: `batch -> {classifier: scores}` of `metrics.soft_scores`, all repetitions, each `[S]` or `[S, bins]`.
     wanted: the test sets.
     read: the stored images of one; called once each, so that one at a time is held.
     classes: number of classes.
@@ -78,39 +78,45 @@ def scores(
   Returns:
     `{classifier: {test set: {score: [one a seed]}}}`, and what is known of each set: `origin`, `images` and, where
     labels were drawn, `ceiling` (the best classifier's accuracy) and `label_entropy` (its NLL, nats).
-    Where labels were drawn there is also the score `kl`, from the label distribution to the classifier's, in nats.
+    Scores are `accuracy`, `nll`, `brier` and the expected calibration error `ece`. Where labels were drawn there is
+    also `kl`, from the label distribution to the classifier's, in nats.
     `corrupted` is the mean accuracy over all generated sets.
   """
-  results, facts = {classifier: {} for classifier in classifiers}, {}
+  results, facts = {}, {}
   for test_set in wanted:
     split = read(test_set)
     known = facts[test_set.name] = {"origin": test_set.origin, "images": len(split)}
     if split.targets is not None:
       known |= {"ceiling": test_sets.ceiling(split), "label_entropy": test_sets.label_entropy(split)}
     parts = list(changed_batches(test_set, split, classes, size, sharding))
-    for classifier, score in classifiers.items():
-      sums = jax.device_get(total(score, parts))
+    for classifier, sums in jax.device_get(total(score, parts)).items():
       means = {name: value.astype(np.float64) / len(split) for name, value in sums.items()}
       if split.targets is not None:
         means["kl"] = means["nll"] - known["label_entropy"]
-      results[classifier][test_set.name] = {name: value.tolist() for name, value in means.items()}
+      results.setdefault(classifier, {})[test_set.name] = means
   generated = [test_set.name for test_set in wanted if test_set.family in test_sets.GENERATED]
   for by_set in results.values() if generated else ():
-    mean = np.mean([by_set[name]["accuracy"] for name in generated], axis=0)
-    by_set[test_sets.CORRUPTED] = {"accuracy": mean.tolist()}
+    by_set[test_sets.CORRUPTED] = {"accuracy": np.mean([by_set[name]["accuracy"] for name in generated], axis=0)}
   for family in test_sets.DIRTY:
     halves = [f"{family}/{half}" for half in test_sets.HALVES]
     if set(halves) <= set(facts):
       _join(results, facts, family, halves)
-  return results, facts
+  listed = lambda by_set: {name: _listed(means) for name, means in by_set.items()}
+  return {classifier: listed(by_set) for classifier, by_set in results.items()}, facts
+
+
+def _listed(means: dict[str, np.ndarray]) -> dict[str, list[float]]:
+  """As `results.json` has them."""
+  errors = {"ece": metrics.calibration_error(means["gaps"])} if "gaps" in means else {}
+  return {name: values.tolist() for name, values in (means | errors).items() if name != "gaps"}
 
 
 def _join(results: Scores, facts: dict[str, dict[str, Any]], name: str, parts: Sequence[str]) -> None:
   """Adds a set that consists of others: the mean of each score and fact, weighted by their images."""
   sizes = [facts[part]["images"] for part in parts]
-  mean = lambda values: np.average(values, axis=0, weights=sizes).tolist()
+  mean = lambda values: np.average(values, axis=0, weights=sizes)
   facts[name] = {"origin": facts[parts[0]]["origin"], "images": sum(sizes)}
   for fact in ("ceiling", "label_entropy"):
-    facts[name][fact] = mean([facts[part][fact] for part in parts])
+    facts[name][fact] = float(mean([facts[part][fact] for part in parts]))
   for by_set in results.values():
     by_set[name] = {score: mean([by_set[part][score] for part in parts]) for score in by_set[parts[0]]}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lcgen import sampling
+from lcgen import augment, sampling, statistics, tables
 
 _TITLES = {"loss": "training loss", "accuracy": "accuracy on training batches"}
 
@@ -17,8 +17,7 @@ def draw_all(
   directory: epath.Path,
   records: Records,
   samples: Mapping[str, np.ndarray],
-  class_names: Sequence[str],
-  edits: Mapping[str, Any],
+  results: Mapping[str, Any],
 ) -> None:
   """Draws every figure as PNG.
 
@@ -26,14 +25,15 @@ def draw_all(
     directory: where they go.
     records: of `metrics.jsonl`.
     samples: uint8 images of `samples.npz`.
-    class_names: names of the rows of the samples, and of the columns of edits.
-    edits: of `results.json`.
+    results: of `results.json`.
   """
+  class_names = results["data"]["class_names"]
   _start(directory)
   by_phase: dict[str, list[Mapping[str, Any]]] = {}
   for record in records:
     by_phase.setdefault(record["phase"], []).append(record)
-  arms = {name.partition("/")[2]: part for name, part in by_phase.items() if name.startswith("classifier/")}
+  arms = _by_arm([record for record in records if record["phase"].startswith("classifier-")])
+  arms = {arm: arms[arm] for arm in results["arms"] if arm in arms}
 
   _curves(directory / "vae_loss.png", "VAE", {"": by_phase["vae"]}, ("loss", "validation_loss", "reconstruction", "kl"))
   terms = [name for name in by_phase["actor_critic"][0] if name.startswith(("critic_", "actor_"))]
@@ -55,7 +55,22 @@ def draw_all(
   columns = ("image", "reconstr.", *class_names)
   rows = np.concatenate(strips, axis=1).reshape(-1, *samples["edits"].shape[1:])
   draw_grid(directory / "edits.png", rows, len(columns), "test images, edited to each class", (), columns)
-  _trade_off(directory / "edit_trade_off.png", edits)
+  _trade_off(directory / "edit_trade_off.png", results["edits"])
+  _gains(directory / "gains.png", results)
+
+
+def _by_arm(records: Records) -> dict[str, Records]:
+  """`{arm: records}` of records that hold the terms of several arms as `arm/term`."""
+  arms: dict[str, list[dict[str, Any]]] = {}
+  for record in records:
+    terms: dict[str, dict[str, Any]] = {}
+    for name, values in record.items():
+      arm, slash, term = name.rpartition("/")
+      if slash:
+        terms.setdefault(arm, {"epoch": record["epoch"]})[term] = values
+    for arm, own in terms.items():
+      arms.setdefault(arm, []).append(own)
+  return arms
 
 
 def draw_samples(directory: epath.Path, samples: Mapping[str, np.ndarray], class_names: Sequence[str] = ()) -> None:
@@ -95,15 +110,71 @@ def _trade_off(path: epath.Path, edits: Mapping[str, Any]) -> None:
   _save(figure, path)
 
 
+def _gains(path: epath.Path, results: Mapping[str, Any]) -> None:
+  """A panel a test set, a row an arm: its gain over `none` with its interval."""
+  from matplotlib import pyplot
+
+  others = [arm for arm in results["arms"] if arm != augment.NONE]
+  wanted = [score for score in tables.scores(results) if score.kind in ("set", "mean")]
+  if not others or len(others) == len(results["arms"]):
+    return path.unlink(missing_ok=True)
+  rows = -(-len(wanted) // 3)
+  size = (4.4 * min(len(wanted), 3) + 1.5, rows * (0.24 * len(others) + 1.3))
+  figure, panels = pyplot.subplots(rows, min(len(wanted), 3), figsize=size, squeeze=False, layout="constrained")
+  for panel, score in zip(panels.flat, wanted, strict=False):
+    for row, arm in enumerate(reversed(others)):
+      difference = statistics.paired(score.values[arm], score.values[augment.NONE])
+      shown = statistics.verdict(difference) in ("gain", "loss")
+      low, high = difference.t_interval or (difference.mean, difference.mean)
+      panel.plot([100 * low, 100 * high], [row, row], color="C0")
+      panel.plot(100 * difference.mean, row, "o", color="C0", markerfacecolor="C0" if shown else "white")
+    panel.axvline(0, color="gray", linewidth=0.8)
+    panel.set_title(score.name, fontsize=9)
+    first = panel in panels[:, 0]
+    panel.set_yticks(range(len(others)), reversed(others) if first else [""] * len(others), fontsize=8)
+    panel.grid(axis="y", alpha=0.3)
+  for panel in panels.flat[len(wanted) :]:
+    panel.remove()
+  figure.suptitle(f"gain over none, points of accuracy, n = {len(results['seeds'])} seeds", fontsize=10)
+  _save(figure, path)
+
+
+def draw_learning_curve(path: epath.Path, points: Sequence[Mapping[str, Any]]) -> None:
+  """A panel a score, a line an arm: accuracy over the number of labelled images."""
+  from matplotlib import pyplot
+
+  by_point = [[score for score in tables.scores(point) if score.kind in ("set", "mean")] for point in points]
+  labelled, panels_wanted = [point["labelled"] for point in points], len(by_point[0])
+  columns = min(panels_wanted, 3)
+  rows = -(-panels_wanted // columns)
+  size = (4.2 * columns, 3.4 * rows)
+  figure, panels = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+  for panel, same in zip(panels.flat, zip(*by_point, strict=True), strict=False):
+    for arm in same[0].values:
+      values = 100 * np.array([score.values[arm] for score in same])  # [points, S]
+      spread = values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
+      panel.errorbar(labelled, values.mean(axis=1), spread, fmt="o-", capsize=2, markersize=4, label=arm)
+    panel.set(title=same[0].name, xlabel="labelled images", ylabel="accuracy, %", xscale="log")
+    panel.set_xticks(labelled, [str(count) for count in labelled])
+    panel.minorticks_off()
+  panels[0, 0].legend(fontsize=7)
+  for panel in panels.flat[panels_wanted:]:
+    panel.remove()
+  seeds = values.shape[1]
+  figure.suptitle(f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed")
+  _save(figure, path)
+
+
 def _curves(path: epath.Path, title: str, groups: Mapping[str, Records], terms: Sequence[str]) -> None:
   """One panel a term, one line a group: the mean over seeds, and the range of the seeds as a band."""
   from matplotlib import pyplot
 
   columns = min(len(terms), 4)
   rows = -(-len(terms) // columns)
-  figure, panels = pyplot.subplots(
-    rows, columns, figsize=(4.2 * columns, 3.0 * rows), squeeze=False, layout="constrained"
-  )
+  size = (4.2 * columns + (3.2 if len(groups) > 1 else 0), max(3.0 * rows, 0.2 * len(groups)))
+  figure, panels = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+  for panel in panels.flat if len(groups) > 10 else ():
+    panel.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
   for panel, term in zip(panels.flat, terms, strict=False):
     for group, records in groups.items():
       points = [(record["epoch"], record[term]) for record in records if term in record]
@@ -111,10 +182,10 @@ def _curves(path: epath.Path, title: str, groups: Mapping[str, Records], terms: 
       panel.plot(epochs, values.mean(axis=1), label=group)
       panel.fill_between(epochs, values.min(axis=1), values.max(axis=1), alpha=0.25)
     panel.set(title=_TITLES.get(term, term.replace("_", " ")), xlabel="epoch")
-    if len(groups) > 1:
-      panel.legend()
   for panel in panels.flat[len(terms) :]:
     panel.remove()
+  if len(groups) > 1:
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
   figure.suptitle(
     f"{title}: mean and range of {values.shape[1]} seeds" if values.shape[1] > 1 else f"{title}: one seed"
   )

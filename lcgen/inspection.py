@@ -1,7 +1,11 @@
 """What a config amounts to before anything is trained: sizes, noise scale, error floor, memory."""
 
+import hashlib
 import math
+import os
+import platform
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -12,6 +16,7 @@ from lcgen.data import images as ranges
 from lcgen.data import prepared, sources
 from lcgen.phases import Networks, Phases
 
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 _NETWORKS = {  # what each takes, by the names of `Networks.example`
   "vae": ("image", "key"),
   "actor": ("latent", "condition"),
@@ -29,7 +34,7 @@ def find(phases: Phases, training: sources.Split | None) -> dict[str, Any]:
     "parameters": {name: parameter_total(parameters) for name, parameters in shapes.items()},
     "observation_sigma": observation_sigma(phases),
     "reconstruction_floor": None if training is None else reconstruction_floor(phases, training),
-    "replaced_per_batch": phases.replaced(),
+    "replaced_per_batch": round(phases.config["classifier"]["share"] * phases.config["classifier"]["batch_size"]),
     "memory_bytes": memory(phases),
   }
 
@@ -94,13 +99,28 @@ def memory(phases: Phases) -> dict[str, int]:
     phases.vae(),
     phases.actor_critic(None),
     phases.energy(None),
-    phases.classifier("none", None),
+    phases.classifiers("classifier", phases.config["classifier"]["arms"], None),
     phases.judge(),
   ):
     state = jax.eval_shape(phase.init, jax.random.key(0))
-    gradients = size(state.params)
-    result[phase.name.partition("/")[0]] = per_device * (size(state) + gradients)
+    gradients = sum(size(own.params) for own in (state.values() if isinstance(state, dict) else [state]))
+    result[phase.name] = per_device * (size(state) + gradients)
   return result
+
+
+def about(phases: Phases, data: sources.Dataset) -> dict[str, Any]:
+  """What a reader of the results must know to repeat them, or to doubt them."""
+  device, limit = jax.devices()[0], phases.networks.vae.output_limit
+  digest = lambda split: hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()
+  return {
+    "device": f"{jax.device_count()} x {device.device_kind}, {os.cpu_count()} CPU cores",
+    "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
+    "data": {name: digest(getattr(data, name)) for name in ("train", "validation", "test")},
+    "ranges": (
+      f"stored 0 to 255, in the networks {-ranges.MODEL_LIMIT:g} to {ranges.MODEL_LIMIT:g}, "
+      f"decoded {-limit:g} to {limit:g}"
+    ),
+  }
 
 
 def likelihood_words(phases: Phases, floor: float | None) -> str:

@@ -90,9 +90,9 @@ class Learner:
   def __init__(self, phases: Phases, trainer: Trainer, frozen: states.Frozen):
     self._phases, self._trainer, self._frozen = phases, trainer, frozen
 
-  def labels(self, train: bool = True) -> Pair:
-    """The data set's labels, condition y for each."""
-    source = self._phases.labels()
+  def labels(self, train: bool = True, source: Source | None = None) -> Pair:
+    """The data set's labels, condition y for each; or those of another source from `Phases.labels`."""
+    source = source or self._phases.labels()
     game, energy = self._phases.actor_critic(self._frozen, source), self._phases.energy(self._frozen, source)
     if not train:
       return _pair(*(self._trainer.finished(phase, source.size) for phase in (game, energy)))
@@ -132,9 +132,8 @@ class Learner:
       100 * np.mean(facts["exemplars"]),
     )
     data = {"row": jax.device_put(np.arange(source.size), parallel.replicated(trainer.mesh))}
-    as_it_is = lambda batch: batch
     game, energy = self._phases.actor_critic(drawn, source), self._phases.energy(drawn, source)
-    pair = _pair(*(trainer.train(phase, data, prepare=as_it_is) for phase in (game, energy)))
+    pair = _pair(*(trainer.train(phase, data) for phase in (game, energy)))
     if drawn is not None:
       report.write_json(record, facts)
     settled = dataclasses.replace(rule, bound=facts["bound"], value=facts["value"])

@@ -23,24 +23,30 @@ class Phase:
   """What the loop needs to know to train something, all repetitions at once.
 
   Attributes:
-    name: e.g. "vae" or "classifier/none"; names its checkpoints and its metrics.
-    step: `(state, frozen, batch, key) -> (state, metrics)`, one repetition.
+    name: e.g. "vae" or "judge"; names its checkpoints and its metrics.
+    advance: `(state, frozen, data, rows [T, B], keys [T]) -> (state, metrics [T])`, T steps of one repetition; from
+      `OneByOne` where nothing is gained by seeing many at once.
     init: `key -> state`, one repetition.
-    frozen: what the step only looks at, with a leading seed axis, or None.
+    frozen: what the steps only look at, with a leading seed axis, or None.
     keys: one key per repetition, `[S]`.
     rows: images per step.
     epochs: passes over the training set.
     stage: the stage of `run.py` that trains it.
+    pool: the rows of the data that each repetition is trained on, `[S, N]`, repeated to the length of the training
+      set; None for all of them.
+    longest: most steps at once, where memory bounds it.
   """
 
   name: str
-  step: Callable[..., tuple[Any, dict[str, jax.Array]]]
+  advance: Callable[..., tuple[Any, dict[str, jax.Array]]]
   init: Callable[[jax.Array], Any]
   frozen: Any
   keys: jax.Array
   rows: int
   epochs: int
   stage: str = "all"
+  pool: np.ndarray | None = None
+  longest: int | None = None
 
   def steps(self, size: int) -> int:
     """All steps of the phase on `size` training images; an incomplete last batch of an epoch is left out."""
@@ -72,6 +78,31 @@ class Timing:
     return dataclasses.asdict(self) | {"ms_per_step": 1e3 * self.train_s / max(self.steps, 1)}
 
 
+@dataclasses.dataclass(frozen=True)
+class OneByOne:
+  """`Phase.advance` of a single step.
+
+  Attributes:
+    step: `(state, frozen, batch, key) -> (state, metrics)`.
+    prepare: turns rows of the data into a step's batch.
+  """
+
+  step: Callable[..., tuple[Any, dict[str, jax.Array]]]
+  prepare: Callable[[dict[str, jax.Array]], Any]
+
+  def __call__(self, state, frozen, data, rows, keys):
+    def body(state, inputs):
+      picked, key = inputs
+      return self.step(state, frozen, take(data, picked, self.prepare), key)
+
+    return jax.lax.scan(body, state, (rows, keys))
+
+
+def take(data: Mapping[str, jax.Array], rows: jax.Array, prepare: Callable[[Any], Any]) -> Any:
+  """The batch of these rows, `[B]`, spread over the devices that share it."""
+  return parallel.shard_batch(prepare({name: array[rows] for name, array in data.items()}))
+
+
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
   """The order of the training set in one epoch, `[size]`: a function of seed and epoch alone."""
   return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(size)
@@ -98,7 +129,6 @@ def chunk_lengths(steps_per_epoch: int, longest: int) -> list[int]:
 def train(
   phase: Phase,
   data: Mapping[str, jax.Array],
-  prepare: Callable[[dict[str, jax.Array]], dict[str, jax.Array]],
   validate: Validate | None,
   *,
   seeds: Sequence[int],
@@ -112,7 +142,6 @@ def train(
   Args:
     phase: what to train.
     data: arrays of equal length N on the device, shared by all repetitions.
-    prepare: turns rows of `data` into a step's batch, inside the jitted step.
     validate: called at the end of every epoch; what it returns is written with the metrics.
     seeds: the repetitions' seeds, for the order of the data.
     mesh: from `parallel.make_mesh`.
@@ -126,7 +155,7 @@ def train(
   size = len(next(iter(data.values())))
   steps_per_epoch = size // phase.rows
   total = phase.steps(size)
-  lengths = chunk_lengths(steps_per_epoch, pace.chunk_steps)
+  lengths = chunk_lengths(steps_per_epoch, min(pace.chunk_steps, phase.longest or pace.chunk_steps))
 
   with checkpoint.Checkpoints(directory) as checkpoints:
     # 1. A finished phase is only loaded. 2. An unfinished one goes on where it was. 3. Else from scratch.
@@ -140,14 +169,15 @@ def train(
       return state, timing
     metrics.truncate(phase.name, step)
 
-    compiled = {}
+    compiled, orders = {}, None
     late = _LateMetrics(phase.name, steps_per_epoch, metrics)
     started, compiling = time.perf_counter(), 0.0
     with report.progress(phase.name, total, step) as advance:
       while step < total:
         epoch, position = divmod(step, steps_per_epoch)
         count = _next_length(lengths, position)
-        orders = np.stack([epoch_order(seed, epoch, size) for seed in seeds]).astype(np.int32)  # [S, N]
+        if position == 0 or orders is None:
+          orders = _orders(phase, seeds, epoch, size)
         rows = orders[:, position * phase.rows :][:, : count * phase.rows].reshape(len(seeds), count, phase.rows)
         arguments = (
           state,
@@ -159,7 +189,7 @@ def train(
         )
         if count not in compiled:
           before = time.perf_counter()
-          compiled[count] = _chunk(phase, prepare, mesh).lower(*arguments).compile()
+          compiled[count] = _chunk(phase, mesh).lower(*arguments).compile()
           compiling += time.perf_counter() - before
         state, terms = compiled[count](*arguments)
         step += count
@@ -189,20 +219,22 @@ def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tupl
     return checkpoints.restore(abstract_state(phase, mesh)), Timing(**checkpoints.record)
 
 
-def _chunk(phase: Phase, prepare: Callable[..., Any], mesh: Mesh) -> Any:
+def _chunk(phase: Phase, mesh: Mesh) -> Any:
   """The jitted function of many steps: `(state, frozen, data, keys, rows [S, T, B], first) -> (state, terms)`."""
 
   def chunk(state, frozen, data, key, rows, first):
-    def body(state, inputs):
-      step, picked = inputs
-      batch = prepare({name: array[picked] for name, array in data.items()})
-      return phase.step(state, frozen, parallel.shard_batch(batch, mesh), jax.random.fold_in(key, step))
-
-    return jax.lax.scan(body, state, (first + 1 + jnp.arange(len(rows)), rows))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + 1 + jnp.arange(len(rows)))
+    return phase.advance(state, frozen, data, rows, keys)
 
   # The compiler may shard what a step returns as it likes; the next chunk takes it as this one did.
   mapped = parallel.over_seeds(chunk, mesh, (0, 0, None, 0, 0, None))
   return jax.jit(mapped, donate_argnums=0, out_shardings=parallel.per_seed(mesh))
+
+
+def _orders(phase: Phase, seeds: Sequence[int], epoch: int, size: int) -> np.ndarray:
+  """The rows of the data in the order of one epoch, `[S, N]`."""
+  orders = np.stack([epoch_order(seed, epoch, size) for seed in seeds]).astype(np.int32)
+  return orders if phase.pool is None else np.take_along_axis(phase.pool, orders, axis=1)
 
 
 def _next_length(lengths: Sequence[int], position: int) -> int:
@@ -243,6 +275,6 @@ class _LateMetrics:
       failed = step - next(iter(terms.values())).shape[1] + at + 1
       raise errors.NonFiniteError(f"{self._phase}: {name} is {value} at step {failed} of repetition {replica}")
     record = {name: values.mean(axis=1).tolist() for name, values in terms.items()}
-    record |= {f"validation_{name}": np.asarray(values).tolist() for name, values in validation.items()}
+    record |= {name: np.asarray(values).tolist() for name, values in validation.items()}
     self.latest = {"phase": self._phase, "step": step, "epoch": step / self._steps_per_epoch} | record
     self._file.write(self.latest)

@@ -89,5 +89,12 @@ def interpolated_penalty(logit: Callable[[jax.Array], jax.Array], latents: jax.A
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """Eq. 4; logits `[B, K]` and integer labels `[B]` -> `[B]`."""
-  return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  """Eq. 4; logits `[B, K]` and label distributions `[B, K]` -> `[B]`."""
+  return optax.softmax_cross_entropy(logits, labels)
+
+
+def jensen_shannon_divergence(logits: jax.Array) -> jax.Array:
+  """Of the predictions of V views to their mean, in nats (AugMix, Hendrycks et al. 2020); `[V, B, K]` -> `[B]`."""
+  shares, logs = jax.nn.softmax(logits), jax.nn.log_softmax(logits)
+  mixture = jnp.log(jnp.clip(shares.mean(axis=0, keepdims=True), 1e-7, 1))
+  return (shares * (logs - mixture)).sum(axis=-1).mean(axis=0)

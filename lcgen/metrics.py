@@ -15,6 +15,8 @@ import numpy as np
 import optax
 from flax import struct
 
+CONFIDENCE_BINS = 15
+
 
 def count_correct(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
   """Number of unmasked examples whose largest logit is their label; `[B, K]`, `[B]`, `[B]` -> scalar."""
@@ -33,11 +35,22 @@ def soft_scores(logits: jax.Array, labels: jax.Array, targets: jax.Array, mask: 
   Returns:
     `accuracy`: number of labels that have the largest logit. `nll`: cross-entropy to the label distributions, nats.
     `brier`: squared distance of the probabilities to the label distributions, summed over classes, from 0 to 2.
+    `gaps`: correct minus confidence, by bins of the confidence, `[CONFIDENCE_BINS]`, for `calibration_error`.
   """
   nll = optax.softmax_cross_entropy(logits, targets)
   brier = jnp.square(jax.nn.softmax(logits) - targets).sum(axis=-1)
   masked = lambda values: jnp.where(mask, values, 0).sum()
-  return {"accuracy": count_correct(logits, labels, mask), "nll": masked(nll), "brier": masked(brier)}
+  confidence = jax.nn.softmax(logits).max(axis=-1)
+  bins = jnp.minimum((confidence * CONFIDENCE_BINS).astype(jnp.int32), CONFIDENCE_BINS - 1)
+  gaps = jnp.where(mask, (logits.argmax(-1) == labels) - confidence, 0) @ jax.nn.one_hot(bins, CONFIDENCE_BINS)
+  return {
+    "accuracy": count_correct(logits, labels, mask), "nll": masked(nll), "brier": masked(brier), "gaps": gaps,
+  }  # fmt: skip
+
+
+def calibration_error(gaps: np.ndarray) -> np.ndarray:
+  """Expected calibration error (Guo et al. 2017) of `soft_scores`' gaps over the number of examples, `[..., BINS]`."""
+  return np.abs(gaps).sum(axis=-1)
 
 
 def within_class_spread(

@@ -43,11 +43,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def shard_batch(batch: Any, mesh: Mesh) -> Any:
+def shard_batch(batch: Any) -> Any:
   """Spreads a batch's leading axis over the data axis, inside a function that `over_seeds` maps."""
-  if mesh.shape[DATA] == 1:
+  if jax.sharding.get_abstract_mesh().shape.get(DATA, 1) == 1:
     return batch
   return jax.lax.with_sharding_constraint(batch, PartitionSpec(DATA))
+
+
+def over_arms(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Maps a function over the leading axis of all its arguments, as `over_seeds` does on one device."""
+  if jax.default_backend() != "cpu":
+    return jax.vmap(function)
+  return lambda *args: jax.lax.map(lambda parts: function(*parts), args)
 
 
 def over_seeds(

@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from lcgen import augment, calibration, loop, losses, sampling, steps
+from lcgen import augment, calibration, loop, losses, parallel, sampling, steps
 from lcgen import state as states
 from lcgen.data import images as ranges
 from lcgen.data import sources
@@ -29,8 +32,8 @@ _KEYS = (
   "rule",
   "rule/actor_critic",
   "rule/energy",
-  "samples_alone",
 )
+_AUGMENTED_BYTES = 32 * 2**20  # of augmented batches that are held at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Source:
     size: rows of an epoch.
     epochs: passes over them, None for what the config's sections say.
     mismatched: weight of the critics' term of that name, None for what the sections say.
+    prepare: turns rows into a step's batch.
+    pool: as `loop.Phase` has it.
   """
 
   name: str
@@ -70,6 +75,8 @@ class Source:
   size: int
   epochs: int | None = None
   mismatched: float | None = None
+  prepare: Callable[[Any], Any] = lambda batch: batch
+  pool: np.ndarray | None = None
 
   def critic_weights(self, weights: dict[str, float]) -> dict[str, float]:
     """A section's weights, as they are for this source."""
@@ -99,11 +106,6 @@ class Phases:
     height, width, _ = self.networks.vae.image_shape
     return batch | {"image": ranges.prepare(batch["image"], height, width)}
 
-  def replaced(self) -> int:
-    """How many images of each of the classifier's batches are replaced by samples."""
-    section = self.config["classifier"]
-    return round(section["share"] * section["batch_size"])
-
   def objective(self) -> steps.Objective:
     """Phase 1's loss, Eq. 1 in the form that the config asks for."""
     section = self.config["vae"]
@@ -120,22 +122,28 @@ class Phases:
       return states.TrainState.create(model.init(key, self.networks.example["image"], key), optimizer)
 
     step = functools.partial(steps.vae_step, model=model, optimizer=optimizer, objective=self.objective())
-    return loop.Phase("vae", step, init, None, self.keys("vae"), section["batch_size"], section["epochs"], "vae")
+    advance, keys = loop.OneByOne(step, self.prepare), self.keys("vae")
+    return loop.Phase("vae", advance, init, None, keys, section["batch_size"], section["epochs"], "vae")
 
   def statistics(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of what is found once of a trained VAE, as `state.Frozen` has it, all repetitions."""
-    sizes = {"posterior_scale": self.networks.vae.latent_dim, "calibration": calibration.LEVELS}
-    return {name: jax.ShapeDtypeStruct((len(self.seeds), size), jnp.float32) for name, size in sizes.items()}
+    height, width, _ = self.networks.vae.image_shape
+    shapes = {
+      "posterior_scale": (self.networks.vae.latent_dim,),
+      "calibration": (calibration.LEVELS,),
+      "decoder_gain": (height, width // 2 + 1),
+      "decoder_error": (),
+    }
+    return {name: jax.ShapeDtypeStruct((len(self.seeds), *shape), jnp.float32) for name, shape in shapes.items()}
 
-  def labels(self) -> Source:
-    """The data set's labels."""
-    return Source(
-      "", self._draw_images(self.networks.classifier.classes), self.networks.classifier.classes, self.facts.train
-    )
+  def labels(self, name: str = "", pool: np.ndarray | None = None) -> Source:
+    """The data set's labels, or those of the rows in `pool` alone."""
+    classes = self.networks.classifier.classes
+    return Source(name, self._draw_images(classes), classes, self.facts.train, prepare=self.prepare, pool=pool)
 
   def realism(self) -> Source:
     """Being an image like those of the data set: the same game with one class that all images belong to."""
-    return Source("realism", self._draw_images(1), 1, self.facts.train, mismatched=0.0)
+    return Source("realism", self._draw_images(1), 1, self.facts.train, mismatched=0.0, prepare=self.prepare)
 
   def rule(self, name: str) -> Source:
     """A rule, learnt from exemplars."""
@@ -204,53 +212,78 @@ class Phases:
 
   def _constraint_phase(self, name: str, source: Source, step, init, frozen, rows: int) -> loop.Phase:
     kind = source.name.partition("/")[0]
+    kind = kind if kind in ("realism", "rule") else ""
     return loop.Phase(
       name=f"{source.name}/{name}".lstrip("/"),
-      step=step,
+      advance=loop.OneByOne(step, source.prepare),
       init=init,
       frozen=frozen,
       keys=self.keys(f"{kind}/{name}".lstrip("/")),
       rows=rows,
       epochs=source.epochs or self.config[name]["epochs"],
       stage="actor_critic",
+      pool=source.pool,
     )
 
-  def classifier(self, arm: str, frozen: states.Frozen) -> loop.Phase:
-    """Phase 3, one arm."""
-    policies = {
-      "none": augment.none,
-      "latent_constraints": augment.latent_constraints(self._generate, self.replaced()),
-    }
-    section = self.config["classifier"]
-    return self._classification(f"classifier/{arm}", section, self.networks.classifier, policies[arm], frozen)
+  def classifiers(
+    self, name: str, arms: Sequence[str], frozen: states.Frozen | None, pool: np.ndarray | None = None
+  ) -> loop.Phase:
+    """Phase 3, the classifiers of these arms side by side, on all labelled images or on those in `pool`."""
+    section, model = self.config["classifier"], self.networks.classifier
+    optimizer = self._optimizer(section)
+    built = {arm: augment.build(arm, self._tools()) for arm in arms}
 
-  def samples_alone(self, frozen: states.Frozen) -> loop.Phase:
-    """The classifier on actor samples and no image, for the classification accuracy score."""
-    section = self.config["classifier"]
-    policy = augment.latent_constraints(self._generate, section["batch_size"])
-    return self._classification("samples_alone", section, self.networks.classifier, policy, frozen)
+    def init(key):
+      first = states.TrainState.create(model.init(key, self.networks.example["image"]), optimizer)
+      return dict.fromkeys(arms, first)
+
+    advance = functools.partial(
+      steps.compare_arms,
+      arms=built,
+      fetch=lambda data, rows: loop.take(data, rows, self.prepare),
+      model=model,
+      optimizer=optimizer,
+      over_arms=parallel.over_arms,
+    )
+    views, pixels = sum(arm.views for arm in built.values()), math.prod(self.networks.vae.image_shape)
+    size = views * section["batch_size"] * pixels * 4
+    return loop.Phase(
+      name,
+      advance,
+      init,
+      frozen,
+      self.keys("classifier"),
+      section["batch_size"],
+      section["epochs"],
+      "classifier",
+      pool,
+      longest=max(1, _AUGMENTED_BYTES // size),
+    )
 
   def judge(self) -> loop.Phase:
     """The judge, on real images alone."""
-    return self._classification("judge", self.config["evaluate"]["judge"], self.networks.judge, augment.none, None)
-
-  def _classification(self, name, section, model, policy, frozen) -> loop.Phase:
+    section, model = self.config["evaluate"]["judge"], self.networks.judge
     optimizer = self._optimizer(section)
 
     def init(key):
       return states.TrainState.create(model.init(key, self.networks.example["image"]), optimizer)
 
-    step = functools.partial(steps.classifier_step, model=model, optimizer=optimizer, policy=policy)
-    kind = name.partition("/")[0]
-    stage = "classifier" if kind == "classifier" else "evaluate"
-    return loop.Phase(name, step, init, frozen, self.keys(kind), section["batch_size"], section["epochs"], stage)
+    step = functools.partial(steps.classifier_step, model=model, optimizer=optimizer)
+    advance, keys = loop.OneByOne(step, self.prepare), self.keys("judge")
+    return loop.Phase("judge", advance, init, None, keys, section["batch_size"], section["epochs"], "evaluate")
 
-  def _generate(self, key: jax.Array, labels: jax.Array, frozen: states.Frozen) -> jax.Array:
-    networks = self.networks
-    images = sampling.actor_images(
-      key, labels, frozen, model=networks.vae, actor=networks.actor, classes=networks.classifier.classes
+  def _tools(self) -> augment.Tools:
+    networks, config = self.networks, self.config
+    return augment.Tools(
+      vae=networks.vae,
+      actor=networks.actor,
+      energy=networks.energy,
+      classes=networks.classifier.classes,
+      prepare=lambda images: self.prepare({"image": images})["image"],
+      share=config["classifier"]["share"],
+      methods=sampling.with_settings(config["sample"]),
+      edit={name: config["edit"][name] for name in ("steps", "learning_rate", "distance_weight")},
     )
-    return ranges.to_model(ranges.Unit(images))
 
   def _optimizer(
     self, section, rows: int | None = None, source: Source | None = None, **betas: float

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,11 +15,12 @@ from etils import epath
 from rich import console as rich_console
 from rich import progress as rich_progress
 
-from lcgen import errors, figures, statistics, test_sets
+from lcgen import errors, figures, page, tables
 
 _log = logging.getLogger(__name__)
 
 _LOG_SECONDS = 10.0  # between lines where there is no terminal
+_TERMS = 3  # losses in a line
 
 
 def write_json(path: epath.Path, content: Any) -> None:
@@ -104,116 +105,36 @@ def _bar() -> rich_progress.Progress:
 
 def _terms(record: Mapping[str, Any]) -> str:
   """The losses of a metrics record, meaned over seeds."""
-  losses = {name: values for name, values in record.items() if name.endswith("loss")}
-  return "  ".join(f"{name} {sum(values) / len(values):.4f}" for name, values in losses.items())
+  losses = [f"{name} {sum(values) / len(values):.4f}" for name, values in record.items() if name.endswith("loss")]
+  return "  ".join(losses[:_TERMS]) + (f"  and {len(losses) - _TERMS} more" if len(losses) > _TERMS else "")
 
 
 def results_table(results: Mapping[str, Any]) -> str:
-  """The paper's Table 1 for this run, in Markdown: mean and standard deviation over seeds, a column an arm."""
-  arms, data = results["arms"], results["data"]
-  rows = [["test set", *arms], ["---"] * (len(arms) + 1)]
-  for same_row in zip(*(_rows(results, arm) for arm in arms), strict=True):
-    rows.append([same_row[0][0], *(text for _, text in same_row)])
-  edits = results["edits"]
-  usual = edits["distance_weights"].index(edits["distance_weight"])
-  lines = [
-    f"Accuracy in % on {data['name']}, {_spread(results)}; "
-    f"{data['train']} training, {data['validation']} validation and {data['test']} test images.",
-    "",
-    *_lines(rows),
-    "",
-    "Samples of all classes by each method, scored by a judge that is right on "
-    f"{_percent(results['judge']['test']['accuracy'])} % of the test images.",
-    "",
-    *_lines(_method_rows(results["samples"], "conditional accuracy, %")),
-    "",
-    "A classifier trained on actor samples alone is right on "
-    f"{_percent(results['samples']['actor']['classification_accuracy'])} % of the test images.",
-    f"Of test images edited to another class (distance weight {edits['distance_weight']:g}) the judge gives "
-    f"{_percent(edits['success'][usual])} % the requested class; they moved "
-    f"{statistics.summary(edits['moved'][usual], digits=2)}, samples drawn anew lie "
-    f"{statistics.summary(edits['anew'], digits=2)} away.",
-  ]
-  return "\n".join(lines) + "\n"
+  """What `table.md` holds and a run prints at its end."""
+  found = [tables.accuracies(results), tables.gains(results), page.samples_table(results)]
+  return "\n".join([*(tables.markdown(table) for table in found if table), page.edits_words(results)]) + "\n"
 
 
 def rule_table(results: Mapping[str, Any]) -> str:
   """What samples for a rule, or for realism, are worth, in Markdown."""
   bound = f" ({results['bound']} {results['value']:.4g})" if "bound" in results else ""
   first = "rule holds, %" if "bound" in results else "judge is 90 % sure of a class, %"
-  lines = [
-    f"Samples for {results['name']}{bound}, {_spread(results)}.",
-    "",
-    *_lines(_method_rows(results["samples"], first)),
-  ]
-  return "\n".join(lines) + "\n"
+  caption = f"Samples for {results['name']}{bound}, {tables.spread(results)}."
+  return tables.markdown(tables.methods(results["samples"], first, caption))
 
 
-def _spread(results: Mapping[str, Any]) -> str:
-  seeds = len(results["seeds"])
-  return f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, hence no spread"
+def build_tables(workdir: epath.Path, name: str) -> None:
+  """Makes `<name>.md` from `<name>.json`, and prints it."""
+  if jax.process_index() != 0:
+    return
+  found = json.loads((workdir / f"{name}.json").read_text())
+  text = "\n".join(tables.markdown(tables.Table(**table)) for table in found["tables"])
+  write_text(workdir / f"{name}.md", text)
+  print(f"\n{text}")
 
 
-def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
-  return ["| " + " | ".join(row) + " |" for row in rows]
-
-
-def _method_rows(samples: Mapping[str, Mapping[str, Any]], first: str) -> list[list[str]]:
-  """A row a method, the first column of scores under the given words."""
-  columns = {
-    "conditional_accuracy": (first, 100, 1),
-    "diversity": ("diversity", 1, 2),
-    "frechet_distance": ("Fréchet distance", 1, 2),
-    "precision": ("precision", 1, 2),
-    "recall": ("recall", 1, 2),
-    "density": ("density", 1, 2),
-    "coverage": ("coverage", 1, 2),
-    "novelty": ("novelty", 1, 2),
-    "moved": ("distance moved", 1, 2),
-  }
-  rows = [["method", *(words for words, _, _ in columns.values()), "ms per sample"], ["---"] * (len(columns) + 2)]
-  for method, scores in samples.items():
-    cells = [
-      statistics.summary([scale * value for value in scores[name]], digits=digits)
-      for name, (_, scale, digits) in columns.items()
-    ]
-    rows.append([method, *cells, f"{scores['ms_per_sample']:.3f}"])
-  return rows
-
-
-def _rows(results: Mapping[str, Any], arm: str) -> Iterator[tuple[str, str]]:
-  """The table's rows for one arm: what was scored, and the score.
-
-  Of a family of corruptions only the means; `results.json` has every set.
-  """
-  scores, families = results["arms"][arm], results["robustness"][arm]
-  for name, known in results["test_sets"].items():
-    family, _, part = name.partition("/")
-    if family in families and part != test_sets.IDENTITY:
-      continue
-    origin = "" if known["origin"] == "own" else f", {known['origin']}"
-    limit = f" (ceiling {100 * known['ceiling']:.1f})" if known.get("ceiling", 1) < 1 else ""
-    yield f"{name}{origin}{limit}", _percent(scores[name]["accuracy"])
-    if part == "ambiguous":
-      for score, words in {"nll": "NLL", "brier": "Brier score", "kl": "KL divergence"}.items():
-        yield f"{name}: {words} to the drawn labels", statistics.summary(scores[name][score], digits=3)
-  for family, summary in families.items():
-    names = summary["by_corruption"]
-    words = {"benchmark": "the benchmark's 15", "all": f"all {len(names)}", "selected": ", ".join(names)}
-    for name, values in summary["means"].items():
-      yield f"{family}: mean of {words[name]}", _percent(values)
-    for group, values in summary.get("by_group", {}).items():
-      yield f"{family}: {group}", _percent(values)
-    for name, values in summary.get("relative", {}).items():
-      yield f"{family}: {words[name]}, relative to clean", _percent(values)
-
-
-def _percent(values: Sequence[float]) -> str:
-  return statistics.summary([100 * value for value in values], digits=1)
-
-
-def build(workdir: epath.Path) -> None:
-  """Makes `table.md` and the figures from what the evaluation left, and prints the table.
+def build(workdir: epath.Path, quiet: bool = False) -> None:
+  """Makes tables, figures and `report.html` from what the evaluation left, and prints the table unless `quiet`.
 
   Raises:
     InputError: where there are no results.
@@ -224,12 +145,18 @@ def build(workdir: epath.Path) -> None:
   if jax.process_index() != 0:
     return
   results = json.loads(path.read_text())
-  table = results_table(results)
+  table, found = results_table(results), (tables.accuracies(results), tables.gains(results))
   write_text(workdir / "table.md", table)
+  write_text(workdir / "table.csv", tables.comma_separated(results))
+  write_text(workdir / "table.tex", "\n".join(tables.latex(one) for one in found if one))
   with (workdir / "samples.npz").open("rb") as file, np.load(file) as samples:
     records = MetricsFile(workdir / "metrics.jsonl").read()
-    figures.draw_all(workdir / "figures", records, samples, results["data"]["class_names"], results["edits"])
-  print(f"\n{table}\nFigures in {workdir / 'figures'}")
+    figures.draw_all(workdir / "figures", records, samples, results)
+  curve = workdir / "learning_curve.json"
+  if curve.exists():
+    figures.draw_learning_curve(workdir / "figures" / "learning_curve.png", json.loads(curve.read_text())["points"])
+  write_text(workdir / "report.html", page.build(workdir, results))
+  print(("" if quiet else f"\n{table}\n") + f"Figures in {workdir / 'figures'}, all of it in {workdir / 'report.html'}")
 
 
 def build_rule(directory: epath.Path) -> None:

@@ -16,7 +16,7 @@ from lcgen import calibration, losses
 from lcgen import state as states
 from lcgen.constraints import Constraint
 from lcgen.data import images as ranges
-from lcgen.models import actor_critic, vae
+from lcgen.models import vae
 
 
 class Moved(NamedTuple):
@@ -166,21 +166,7 @@ def _descend(objective, latents: jax.Array, steps: int, learning_rate: float) ->
   return jax.lax.scan(step, (latents, optimizer.init(latents)), None, length=steps)[0][0]
 
 
-def decode(latents: jax.Array, frozen: states.Frozen, *, model: vae.VAE) -> jax.Array:
+def decode(latents: jax.Array, frozen: states.Frozen, *, model: vae.VAE, calibrate: bool = True) -> jax.Array:
   """Decoded and calibrated images as floats in [0, 1]; latents `[B, L]` -> `[B, H, W, C]`."""
   unit = ranges.from_model(model.apply(frozen.vae, latents, method="decode"))
-  return calibration.apply(frozen.calibration, unit)
-
-
-def actor_images(
-  key: jax.Array,
-  labels: jax.Array,
-  frozen: states.Frozen,
-  *,
-  model: vae.VAE,
-  actor: actor_critic.Actor,
-  classes: int,
-) -> jax.Array:
-  """decode(G(z, y)) with z from the prior, one image in [0, 1] for each requested label; `[B]` -> `[B, H, W, C]`."""
-  latents = prior(key, labels.shape[0], actor.latent_dim)
-  return decode(actor.apply(frozen.actor, latents, jax.nn.one_hot(labels, classes)), frozen, model=model)
+  return calibration.apply(frozen.calibration, unit) if calibrate else unit

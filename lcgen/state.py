@@ -94,10 +94,33 @@ class Frozen:
     vae: variables of the VAE, parameters and batch statistics.
     posterior_scale: standard deviation of q(z|x) averaged over the training set, `[L]`.
     calibration: monotone map of decoded pixel values, `[256]` (`lcgen.calibration`).
+    decoder_gain: amplitude of each frequency in decoded images over that in the data's, `[H, W // 2 + 1]`.
+    decoder_error: root mean square of decoded minus original pixels in model space, scalar.
     actor: variables of the actor; None before phase 3.
+    energy: variables of the critic whose -log D is the energy; None before phase 3.
+    labelled: the images that classifiers are trained on; None before phase 3.
   """
 
   vae: Any
   posterior_scale: jax.Array
   calibration: jax.Array
+  decoder_gain: jax.Array
+  decoder_error: jax.Array
   actor: Any = None
+  energy: Any = None
+  labelled: "Labelled | None" = None
+
+
+@struct.dataclass
+class Labelled:
+  """Training images by class.
+
+  Attributes:
+    rows: places of the images of each class, `[K, M]`, filled up with zeros.
+    counts: how many there are of each, `[K]`.
+    images: as they are stored, `[N, H, W, C]`; set where the data are at hand.
+  """
+
+  rows: jax.Array
+  counts: jax.Array
+  images: jax.Array | None = None

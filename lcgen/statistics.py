@@ -1,7 +1,14 @@
-"""Numbers over repetitions."""
+"""Numbers over repetitions, most often three to five seeds."""
 
+import dataclasses
+import functools
+import itertools
+import math
 import statistics
 from collections.abc import Sequence
+
+import numpy as np
+from scipy import special, stats
 
 
 def summary(values: Sequence[float], digits: int) -> str:
@@ -10,3 +17,197 @@ def summary(values: Sequence[float], digits: int) -> str:
   if len(values) == 1:
     return mean
   return f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+  """A mean paired difference and how certain it is; what one pair cannot tell is None.
+
+  Attributes:
+    n: number of pairs.
+    mean: of the differences.
+    sd: standard deviation of the differences (of the sample, n - 1).
+    t_interval: Student's interval of the mean, low and high.
+    bootstrap_interval: percentile bootstrap interval of the mean, low and high.
+    p: of the two-sided paired t test; of the sign-flip test where all differences are equal, see `paired`.
+  """
+
+  n: int
+  mean: float
+  sd: float | None
+  t_interval: tuple[float, float] | None
+  bootstrap_interval: tuple[float, float] | None
+  p: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ShareOfGain:
+  """A ratio of two mean gains with its interval, low and high; both None where there is no gain to explain."""
+
+  ratio: float | None
+  interval: tuple[float, float] | None
+
+
+def paired(ours: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Difference:
+  """The mean of `ours - baseline`, paired by seed.
+
+  Conclusions should rest on the t interval, which covers the true mean of normal differences at its confidence. The
+  percentile bootstrap (Efron 1979) assumes no distribution but is too narrow for few seeds: intervals at 95 % cover
+  that mean in 75 % of cases for n = 3, where they are the range of the differences, 84 % for n = 5 and 93 % for n = 20.
+  It is exact up to n = 6 (all n^n resamples), else from 9,999 resamples, the same in every call.
+
+  Where all differences are equal, up to rounding, the t statistic divides by zero (SciPy gives nan, or ±inf and p = 0).
+  That proves nothing among few seeds: identical arms do it, and so do scores in steps coarser than the spread, such
+  as accuracies on a thousand images. Both intervals are then that point, and p is that of the exact sign-flip test,
+  which needs no spread: 1 where the difference is 0, else 2 / 2^n, the chance that n signs agree.
+
+  Args:
+    ours: one finite value a seed, `[n]`.
+    baseline: of the same seeds in the same order, `[n]`.
+    confidence: of both intervals, in (0, 1).
+
+  Raises:
+    ValueError: on lengths that differ, no values, values that are not finite, or a confidence out of range.
+  """
+  ours, baseline = np.asarray(ours, np.float64), np.asarray(baseline, np.float64)
+  if ours.ndim != 1 or ours.shape != baseline.shape or not ours.size:
+    raise ValueError(f"paired values must be two equally long lists, one value a seed, not {ours} and {baseline}")
+  if not (np.isfinite(ours).all() and np.isfinite(baseline).all()):
+    raise ValueError(f"values must be finite, not {ours} and {baseline}; leave out seeds without a result in both")
+  if not 0 < confidence < 1:
+    raise ValueError(f"confidence must lie between 0 and 1, such as 0.95, not {confidence}")
+  differences = ours - baseline
+  n, mean = len(differences), float(differences.mean())
+  if n == 1:
+    return Difference(n, mean, sd=None, t_interval=None, bootstrap_interval=None, p=None)
+  rounding = 1e-12 * max(np.abs(ours).max(), np.abs(baseline).max())
+  if np.ptp(differences) <= rounding:
+    mean, p = (0.0, 1.0) if abs(mean) <= rounding else (mean, 2.0 ** (1 - n))
+    return Difference(n, mean, sd=0.0, t_interval=(mean, mean), bootstrap_interval=(mean, mean), p=p)
+  test = stats.ttest_rel(ours, baseline)
+  low, high = test.confidence_interval(confidence)
+  return Difference(
+    n=n,
+    mean=mean,
+    sd=float(differences.std(ddof=1)),
+    t_interval=(float(low), float(high)),
+    bootstrap_interval=_bootstrap_interval(differences, confidence),
+    p=float(test.pvalue),
+  )
+
+
+def _bootstrap_interval(differences: np.ndarray, confidence: float) -> tuple[float, float]:
+  shares, weights = _resamples(len(differences))
+  levels = (1 - confidence) / 2, (1 + confidence) / 2
+  low, high = np.quantile(shares @ differences, levels, method="inverted_cdf", weights=weights)
+  return float(low), float(high)
+
+
+@functools.cache
+def _resamples(n: int) -> tuple[np.ndarray, np.ndarray | None]:
+  """The share of each of n pairs in each resample, `[R, n]`, and how often that resample counts, `[R]`, None for once.
+
+  The n^n ordered resamples hold each set of counts n! / prod(counts!) times: 462 sets instead of 46,656 for n = 6.
+  """
+  if n > 6:
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=9_999) / n, None
+  draws = itertools.combinations_with_replacement(range(n), n)
+  counts = np.array([np.bincount(draw, minlength=n) for draw in draws])  # [R, n]
+  return counts / n, math.factorial(n) // special.factorial(counts, exact=True).prod(axis=1)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+  """P-values adjusted for how many there are, by the step-down method of Holm (1979).
+
+  The k-th smallest of m becomes the largest of (m - i + 1) p_i over i = 1 ... k, at most 1. Calling those below a
+  level significant keeps the chance of any false call below that level, however the tests depend on each other.
+
+  Args:
+    p_values: in [0, 1]; None where unknown, which stays None and does not count.
+
+  Returns:
+    The adjusted p-values in the given order.
+
+  Raises:
+    ValueError: on a p-value outside [0, 1].
+  """
+  known = [(p, place) for place, p in enumerate(p_values) if p is not None]
+  if not all(0 <= p <= 1 for p, _ in known):
+    raise ValueError(f"p-values must lie in [0, 1], or be None where unknown, not {list(p_values)}")
+  adjusted: list[float | None] = [None] * len(p_values)
+  largest = 0.0
+  for rank, (p, place) in enumerate(sorted(known)):
+    largest = max(largest, min(1.0, (len(known) - rank) * p))
+    adjusted[place] = largest
+  return adjusted
+
+
+def share_of_gain(
+  control: Sequence[float], method: Sequence[float], baseline: Sequence[float], confidence: float = 0.95
+) -> ShareOfGain:
+  """How much of the gain of a method over a baseline a control explains: 0 is nothing, 1 all of it.
+
+  The ratio of the mean gains, (control - baseline) / (method - baseline), with the interval of Fieller (1954) for
+  paired values: all r for which a t test with n - 1 degrees of freedom does not tell the mean of
+  (control - baseline) - r (method - baseline) from 0. A loss that the method causes is explained in the same way.
+  It covers the true ratio at its confidence where the gain is clear; among gains that only just reach significance,
+  most of which are overestimates, 95 % can become 88 %.
+
+  Args:
+    control: one finite value a seed, `[n]`.
+    method: of the same seeds in the same order, `[n]`.
+    baseline: likewise, `[n]`.
+    confidence: of the interval, in (0, 1).
+
+  Returns:
+    Ratio and interval; None for both where the method's gain is not significant at this confidence (such an interval
+    would be unbounded), which includes n = 1.
+
+  Raises:
+    ValueError: as `paired`.
+  """
+  gain, explained = paired(method, baseline, confidence), paired(control, baseline, confidence)
+  if verdict(gain, level=1 - confidence) not in ("gain", "loss"):
+    return ShareOfGain(ratio=None, interval=None)
+  covariance = np.cov(np.subtract(method, baseline), np.subtract(control, baseline))[0, 1] / gain.n
+  t = stats.t.ppf((1 + confidence) / 2, gain.n - 1)
+  # The ends are the roots of a r^2 - 2 b r + c. A mean squared less t^2 its variance is the product of its t interval.
+  a, c = math.prod(gain.t_interval), math.prod(explained.t_interval)
+  b = gain.mean * explained.mean - t**2 * covariance
+  root = math.sqrt(max(0.0, b**2 - a * c))
+  return ShareOfGain(ratio=explained.mean / gain.mean, interval=(float((b - root) / a), float((b + root) / a)))
+
+
+def verdict(difference: Difference, adjusted_p: float | None = None, level: float = 0.05) -> str:
+  """What a difference shows: "gain", "loss", "no difference shown", or "one seed" where n = 1.
+
+  A gain or a loss needs a t interval that excludes 0 and a p below the level. At a level of one minus the interval's
+  confidence these agree, except where all differences are equal: there p decides, below 0.05 from six seeds on.
+
+  Args:
+    difference: of values where more is better.
+    adjusted_p: by `holm` where there are many comparisons; the difference's own p where None.
+    level: in (0, 1).
+  """
+  if difference.n == 1:
+    return "one seed"
+  low, high = difference.t_interval
+  p = difference.p if adjusted_p is None else adjusted_p
+  if low <= 0 <= high or p >= level:
+    return "no difference shown"
+  return "gain" if difference.mean > 0 else "loss"
+
+
+def difference_words(difference: Difference, scale: float = 1.0, digits: int = 1) -> str:
+  """The mean with its sign and t interval, such as `+1.2 [0.3, 2.1]`; the mean alone where n = 1.
+
+  Args:
+    difference: what to write.
+    scale: factor of all numbers, 100 for percentage points.
+    digits: after the point.
+  """
+  mean = f"{scale * difference.mean:+z.{digits}f}"  # z: no minus before zeros
+  if difference.t_interval is None:
+    return mean
+  low, high = sorted(scale * end for end in difference.t_interval)
+  return f"{mean} [{low:z.{digits}f}, {high:z.{digits}f}]"

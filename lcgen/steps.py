@@ -5,6 +5,7 @@ weights are keyword arguments, bound once with `functools.partial` where the pha
 `{"image": [B, H, W, C] in model space, "label": [B]}`; metrics are scalars, the losses' terms among them.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,22 +50,91 @@ def vae_step(
 
 def classifier_step(
   state: states.TrainState,
-  frozen: states.Frozen | None,
+  frozen: None,
   batch: Batch,
   key: jax.Array,
   *,
   model: classifier.Classifier | classifier.Judge,
   optimizer: optax.GradientTransformation,
-  policy: augment.Policy,
 ) -> tuple[states.TrainState, Metrics]:
-  """Phase 3 (Eq. 4): the classifier on what the policy makes of the batch, VAE and actor held fixed."""
-  images, labels = policy(key, batch["image"], batch["label"], frozen)
+  """A classifier on images as they are: the judge."""
+  images, labels, weights = augment.none(key, batch["image"], jax.nn.one_hot(batch["label"], model.classes), frozen)
+  return _update_classifier(state, images, labels, weights, model=model, optimizer=optimizer)
+
+
+def compare_arms(
+  state: dict[str, states.TrainState],
+  frozen: states.Frozen,
+  data: Batch,
+  rows: jax.Array,
+  keys: jax.Array,
+  *,
+  arms: Mapping[str, augment.Arm],
+  fetch: Callable[[Batch, jax.Array], Batch],
+  model: classifier.Classifier,
+  optimizer: optax.GradientTransformation,
+  over_arms: Callable[..., Any],
+) -> tuple[dict[str, states.TrainState], Metrics]:
+  """Phase 3 (Eq. 4): T updates of the classifier of every arm, VAE and actor held fixed.
+
+  All arms see the same images and the same keys, so that they differ by their policies alone. What the policies make
+  of the T batches is computed at once, then the classifiers are updated on them one batch after another.
+
+  Args:
+    state: of each arm by its name.
+    frozen: what policies look at.
+    data: the training images as they are stored, with their labels.
+    rows: `[T, B]`.
+    keys: `[T]`.
+    arms: by their names.
+    fetch: `(data, rows [B]) -> batch`.
+    over_arms: maps a function over the leading axis of its arguments.
+  """
+  frozen = frozen.replace(labelled=frozen.labelled.replace(images=data["image"]))
+  groups: dict[tuple[int, float], list[str]] = {}  # of arms whose batches have the same shape and loss
+  for name, arm in arms.items():
+    groups.setdefault((arm.views, arm.consistency), []).append(name)
+  stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+  batch = jax.vmap(fetch, (None, 0))(data, rows)
+  labels = jax.nn.one_hot(batch["label"], model.classes)  # [T, B, K]
+  trained, metrics = {}, {}
+  for (views, consistency), names in groups.items():
+    policies = [jax.vmap(arms[name].policy, (0, 0, 0, None)) for name in names]
+    examples = stack([policy(keys, batch["image"], labels, frozen) for policy in policies])  # [arms, T, ...]
+    update = functools.partial(
+      _update_classifier, model=model, optimizer=optimizer, views=views, consistency=consistency
+    )
+    train = lambda own, examples, update=update: jax.lax.scan(lambda s, e: update(s, *e), own, examples)
+    states_after, terms = over_arms(train)(stack([state[name] for name in names]), examples)
+    for place, name in enumerate(names):
+      trained[name] = jax.tree.map(lambda leaf, place=place: leaf[place], states_after)
+      metrics |= {f"{name}/{term}": values[place] for term, values in terms.items()}
+  return trained, metrics
+
+
+def _update_classifier(
+  state: states.TrainState,
+  images: jax.Array,
+  labels: jax.Array,
+  weights: jax.Array,
+  *,
+  model: classifier.Classifier | classifier.Judge,
+  optimizer: optax.GradientTransformation,
+  views: int = 1,
+  consistency: float = 0.0,
+) -> tuple[states.TrainState, Metrics]:
+  """Cross-entropy to label distributions `[B, K]`, weighted by `[B]`, and what the views of an image owe each other."""
 
   def loss(params):
     variables = {"params": params, "batch_stats": state.batch_stats}
     logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
-    metrics = {"loss": losses.cross_entropy(logits, labels).mean(), "accuracy": (logits.argmax(-1) == labels).mean()}
-    return metrics["loss"], (metrics, updated)
+    mean = lambda values: (weights * values).sum() / weights.sum()
+    total = mean(losses.cross_entropy(logits, labels))
+    if consistency:
+      divergence = losses.jensen_shannon_divergence(logits.reshape(views, -1, logits.shape[-1])).mean()
+      total += consistency * divergence
+    metrics = {"loss": total, "accuracy": mean(logits.argmax(-1) == labels.argmax(-1))}
+    return total, (metrics, updated)
 
   gradients, (metrics, updated) = jax.grad(loss, has_aux=True)(state.params)
   return state.update(gradients, optimizer, updated), metrics

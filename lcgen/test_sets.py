@@ -19,17 +19,22 @@ from lcgen.data import prepared, sources
 TEST = "test"
 IDENTITY = "identity"  # MNIST-C's name for its own clean images
 GENERATED = {"generated_cifar10_c": corruptions.CIFAR10_C, "generated_mnist_c": corruptions.MNIST_C}
-DIRTY = ("dirty_mnist", "dirty_mnist_like")
+DIRTY = ("dirty_mnist", "dirty_mnist_like", "dirty_mnist_twice", "dirty_mnist_like_twice")  # normalised once, or twice
+DIAGNOSTIC = ("noise", "normalised_twice")
 HALVES = ("mnist", "ambiguous")  # of these two
 CORRUPTED = "corrupted"  # the mean over all generated sets, in the results
 _NO_SEVERITY = (0,)
+_TWICE = "_twice"
 _TFDS_NAMES = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
 _PART = 200  # images that are corrupted at once on a CPU: more outgrow its caches
-_DIRTY_NOISE = 0.05 * 0.3081  # 0.05 after whitening by MNIST's standard deviation
+_MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081  # what Dirty-MNIST's own loader normalises by
+_DIRTY_NOISE = 0.05 * _MNIST_STD  # 0.05 after that
+_NOISE = 0.3  # of the diagnostic set
 
 # What each family is made of: corruptions, or the halves of Dirty-MNIST, and the severities of each.
 FAMILIES: dict[str, dict[str, tuple[int, ...]]] = {
   TEST: {"": _NO_SEVERITY},
+  "diagnostic": dict.fromkeys(DIAGNOSTIC, _NO_SEVERITY),
   "generated_cifar10_c": dict.fromkeys(corruptions.CIFAR10_C, corruptions.SEVERITIES),
   "generated_mnist_c": dict.fromkeys(corruptions.MNIST_C, _NO_SEVERITY),
   "cifar10_corrupted": dict.fromkeys(corruptions.CIFAR10_C, corruptions.SEVERITIES),
@@ -63,17 +68,17 @@ class TestSet:
   @property
   def origin(self) -> str:
     """How its images came to be, in a word."""
-    if self.family in GENERATED or self.family == "dirty_mnist_like":
+    if self.family in (*GENERATED, "diagnostic") or self.family.startswith("dirty_mnist_like"):
       return "generated"
     return "own" if self.family == TEST else "published"
 
   @property
   def tfds_name(self) -> str | None:
     """The TFDS set that holds it, None where the test images do."""
-    if self.family == TEST or self.family in GENERATED:
+    if self.family in (TEST, "diagnostic", *GENERATED):
       return None
     if self.family in DIRTY:
-      return self.family
+      return self.family.removesuffix(_TWICE)
     part = _TFDS_NAMES.get(self.part, self.part) if self.severity else self.part
     return f"{self.family}/{part}" + (f"_{self.severity}" if self.severity else "")
 
@@ -93,6 +98,12 @@ def expand(names: Sequence[str]) -> list[TestSet]:
     if family in names or f"{family}/{part}" in names
     for severity in severities
   ]
+
+
+def with_mistakes(names: Sequence[str]) -> list[str]:
+  """These sets, the test images, the diagnostic sets, and what has drawn labels normalised twice as well."""
+  twice = [family + _TWICE for family in DIRTY if family in names and not family.endswith(_TWICE)]
+  return [*names, TEST, "diagnostic", *twice]
 
 
 def ensure(wanted: Sequence[TestSet], directory: str) -> None:
@@ -134,7 +145,7 @@ def read(test_set: TestSet, test: sources.Split, directory: str) -> sources.Spli
   if test_set.tfds_name is None:
     return test
   if test_set.family in DIRTY:
-    arrays = _read_dirty(test_set.family, directory)
+    arrays = _read_dirty(test_set.tfds_name, directory)
     rows = arrays["half"] == HALVES.index(test_set.part)
     counts = arrays["label_counts"][rows].astype(np.float32)
     targets = counts / counts.sum(axis=1, keepdims=True)
@@ -158,7 +169,11 @@ def change(test_set: TestSet) -> Change:
   if test_set.family in GENERATED:
     corrupt = _corruption(GENERATED[test_set.family][test_set.part])
     return functools.partial(corrupt, severity=test_set.severity or 1)
-  return _with_noise if test_set.family in DIRTY else _unchanged
+  if test_set.family == "diagnostic":
+    return {"noise": _noisy, "normalised_twice": _normalised_twice}[test_set.part]
+  if test_set.family in DIRTY:
+    return _with_noise_normalised_twice if test_set.family.endswith(_TWICE) else _with_noise
+  return _unchanged
 
 
 @functools.cache
@@ -178,11 +193,33 @@ def _corruption(corruption: corruptions.Corruption) -> Change:
   return corrupt
 
 
+def _normal(key, rows, images):
+  return jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), images.shape[1:]))(rows)
+
+
 @jax.jit
 def _with_noise(key, rows, images):
   """Dirty-MNIST's noise, which its own loader adds to all images and does not clip."""
-  noise = jax.vmap(lambda row: jax.random.normal(jax.random.fold_in(key, row), images.shape[1:]))(rows)
-  return ranges.Unit(ranges.to_unit(images) + _DIRTY_NOISE * noise)
+  return ranges.Unit(ranges.to_unit(images) + _DIRTY_NOISE * _normal(key, rows, images))
+
+
+@jax.jit
+def _with_noise_normalised_twice(key, rows, images):
+  """The same as the paper's code has it: its loader's normalisation, taken for values in [0, 1]."""
+  return ranges.Unit((_with_noise(key, rows, images).values - _MNIST_MEAN) / _MNIST_STD)
+
+
+@jax.jit
+def _normalised_twice(key, rows, images):
+  """The mistake that the paper's code makes with Dirty-MNIST, on any images, without noise."""
+  del key, rows
+  return ranges.Unit((ranges.to_unit(images) - _MNIST_MEAN) / _MNIST_STD)
+
+
+@jax.jit
+def _noisy(key, rows, images):
+  """Normal noise far beyond the corruptions' severities; not clipped."""
+  return ranges.Unit(ranges.to_unit(images) + _NOISE * _normal(key, rows, images))
 
 
 def _unchanged(key, rows, images):

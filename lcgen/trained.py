@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from lcgen import checkpoint, config, door, errors, exemplars, learning, parallel, sampling
+from lcgen import checkpoint, comparison, config, door, errors, exemplars, learning, parallel, sampling
 from lcgen import state as states
 from lcgen.constraints import Constraint, Learnt
 from lcgen.data import images as ranges
@@ -269,7 +269,7 @@ class Run:
     """
     if arm not in self.arms:
       raise ValueError(f"arm {arm!r}: this run has {', '.join(self.arms)}")
-    variables = self._pick(self._classifiers[arm].variables, replica)
+    variables = self._pick(self._classifiers[arm], replica)
     return jax.nn.softmax(self._logits(variables, self._prepared(images)))
 
   def _labels(self, labels: Sequence[int]) -> np.ndarray:
@@ -374,5 +374,5 @@ class Run:
     return self._finished(self._phases.judge()).variables
 
   @functools.cached_property
-  def _classifiers(self) -> dict[str, states.TrainState]:
-    return {arm: self._finished(self._phases.classifier(arm, None)) for arm in self.arms}
+  def _classifiers(self) -> dict[str, Any]:
+    return comparison.Comparison(self._phases, self._trainer).load(self.arms)

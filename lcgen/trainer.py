@@ -47,14 +47,12 @@ class Trainer:
     phase: loop.Phase,
     data: Mapping[str, jax.Array],
     validate: loop.Validate | None = None,
-    prepare: Callable[..., Any] | None = None,
   ) -> Any:
-    """The phase's final state, trained from where it was left; `prepare` is by default that of stored images."""
+    """The phase's final state, trained from where it was left."""
     pace = loop.Pace(**{name: self._phases.config["train"][name] for name in ("chunk_steps", "checkpoint_steps")})
     state, self.timing[phase.name] = loop.train(
       phase,
       data,
-      prepare or self._phases.prepare,
       validate,
       seeds=self._phases.seeds,
       mesh=self.mesh,
@@ -63,6 +61,10 @@ class Trainer:
       metrics=self._metrics,
     )
     return state
+
+  def forget(self, phase: loop.Phase) -> None:
+    """Removes the phase's checkpoints, once what is wanted of them is kept elsewhere."""
+    self._directory(phase).rmtree(missing_ok=True)
 
   def is_finished(self, phase: loop.Phase, size: int) -> bool:
     """Whether the phase has been trained to its end on `size` rows."""

@@ -14,11 +14,13 @@ import numpy as np
 import optax
 from etils import epath
 
-from lcgen import config, loop, parallel, report
+from lcgen import config, freeze, loop, parallel, report
 from lcgen import state as states
 from lcgen.phases import Phases
-from tests.helpers import load_config, squares
+from tests.helpers import frozen_vae, load_config, squares
 from tests.test_steps import FACTS
+
+ARMS = ("none", "latent_constraints", "duplicate", "flip_crop+augmix")
 
 
 def final_states(workdir, seeds, devices):
@@ -30,17 +32,18 @@ def final_states(workdir, seeds, devices):
   )
   variables = phases.vae().init(jax.random.key(0)).variables
   actor = phases.actor_critic(None).init(jax.random.key(1)).actor.params
-  frozen = stack(states.Frozen(variables, jnp.ones(8), jnp.linspace(0, 1, 256), {"params": actor}))
   data = squares()
+  labelled = states.Labelled(*(leaf[0] for leaf in jax.tree.leaves(freeze.labelled(data.labels, 4, [np.arange(80)]))))
+  frozen = stack(frozen_vae(variables, actor={"params": actor}, labelled=labelled))
   rows = jax.device_put({"image": data.images, "label": data.labels}, parallel.replicated(mesh))
   result = {}
   for phase in (
-    phases.vae(), phases.actor_critic(frozen), phases.energy(frozen), phases.classifier("latent_constraints", frozen),
+    phases.vae(), phases.actor_critic(frozen), phases.energy(frozen), phases.classifiers("classifier", ARMS, frozen),
     phases.judge(),
   ):  # fmt: skip
     folder = epath.Path(workdir) / phase.name
     state, _ = loop.train(
-      phase, rows, phases.prepare, None, seeds=phases.seeds, mesh=mesh, pace=loop.Pace(5, 100), directory=folder,
+      phase, rows, None, seeds=phases.seeds, mesh=mesh, pace=loop.Pace(5, 100), directory=folder,
       metrics=report.MetricsFile(folder.parent / "metrics.jsonl"),
     )  # fmt: skip
     result[phase.name] = jax.device_get(state)

@@ -3,8 +3,10 @@
 import importlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from lcgen import state as states
 from lcgen.data import sources
 
 
@@ -23,6 +25,12 @@ def load_config(name, variant="", **overrides):
 def tree_bytes(tree):
   """All leaves, byte for byte."""
   return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def frozen_vae(variables, latents=8, side=8, **more):
+  """A VAE's variables with statistics that change nothing."""
+  gain, identity = jnp.ones((side, side // 2 + 1)), jnp.linspace(0, 1, 256)
+  return states.Frozen(variables, jnp.ones(latents), identity, gain, jnp.zeros(()), **more)
 
 
 def squares(count=80, classes=4, side=8, seed=0):

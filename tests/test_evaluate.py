@@ -26,7 +26,9 @@ def score(batch):
 def scores(names, split, size=10, function=score):
   device = jax.devices()[0]
   wanted = test_sets.expand(names)
-  return evaluate.scores({"fake": function}, wanted, lambda _: split, classes=4, size=size, sharding=device)
+  return evaluate.scores(
+    lambda batch: {"fake": function(batch)}, wanted, lambda _: split, classes=4, size=size, sharding=device
+  )
 
 
 @pytest.mark.parametrize("size", [1, 7, 20, 33])
@@ -94,7 +96,7 @@ def test_soft_scores_and_the_ceiling_against_numpy():
 
   one = test_sets.TestSet("test")
   results, facts = evaluate.scores(
-    {"known": known}, [one], lambda _: split, classes=4, size=8, sharding=jax.devices()[0]
+    lambda batch: {"known": known(batch)}, [one], lambda _: split, classes=4, size=8, sharding=jax.devices()[0]
   )
   probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
   with np.errstate(divide="ignore", invalid="ignore"):
@@ -117,7 +119,7 @@ def test_halves_are_joined_by_their_images():
   certain = sources.Split(certain.images, certain.labels, np.eye(4, dtype=np.float32)[certain.labels])
   halves = {"mnist": certain, "ambiguous": soft_split(30)}
   results, facts = evaluate.scores(
-    {"fake": score},
+    lambda batch: {"fake": score(batch)},
     test_sets.expand(["dirty_mnist"]),
     lambda one: halves[one.part],
     classes=4,

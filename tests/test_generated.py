@@ -1,7 +1,5 @@
 """The generated sets: pinned values, and what they do to a classifier that was trained on clean images."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -81,7 +79,6 @@ def judge(data, settings, folder):
   state, _ = loop.train(
     phases.judge(),
     jax.device_put({"image": data.train.images, "label": data.train.labels}),
-    phases.prepare,
     None,
     seeds=phases.seeds,
     mesh=mesh,
@@ -96,7 +93,7 @@ def judge(data, settings, folder):
 
   scored = jax.jit(parallel.over_seeds(score, mesh, (0, None)))
   results, _ = evaluate.scores(
-    {"judge": functools.partial(scored, state.variables)},
+    lambda batch: {"judge": scored(state.variables, batch)},
     test_sets.expand(["test", "generated_cifar10_c"]),
     lambda _: data.test,
     classes=10,

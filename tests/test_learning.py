@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from lcgen import config, errors, exemplars, learning, loop, parallel, sampling, steps
-from lcgen import state as states
 from lcgen.phases import Phases
 from lcgen.trainer import Trainer
-from tests.helpers import load_config, squares, tree_bytes
+from tests.helpers import frozen_vae, load_config, squares, tree_bytes
 from tests.test_steps import FACTS
 
 EXEMPLARS = 256
@@ -27,7 +26,8 @@ def small_model():
   values = load_config("mnist5k", "smoke", **few, **quick)
   phases = Phases(config.checked(values), FACTS)
   variables = loop.init(phases.vae(), parallel.make_mesh(2)).variables
-  return phases, states.Frozen(variables, jnp.ones((2, 8)), jnp.tile(jnp.linspace(0, 1, 256), (2, 1)))
+  statistics = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), frozen_vae(None))
+  return phases, statistics.replace(vae=variables)
 
 
 class Counting:
@@ -218,12 +218,12 @@ def chain_step(model):
 
   @jax.jit
   def step(state, frozen, settings):
-    keywords = phase.step.keywords | {"draw": lambda *_: draws} | settings
+    keywords = phase.advance.step.keywords | {"draw": lambda *_: draws} | settings
     return steps.energy_step(state, frozen, {}, jax.random.key(1), **keywords)
 
   @jax.jit
   def slope(z, conditions):
-    logit = lambda z: phase.step.keywords["critic"].apply(before.critic.variables, z, conditions)
+    logit = lambda z: phase.advance.step.keywords["critic"].apply(before.critic.variables, z, conditions)
     return jax.grad(lambda z: jax.nn.softplus(-logit(z)).sum())(z)
 
   def run(**settings):

@@ -37,12 +37,22 @@ def setup(tmp_path):
   x = np.random.default_rng(0).normal(size=(SIZE, 3)).astype(np.float32)
   arrays = {"x": x, "y": x @ np.array([1.0, 2.0, 3.0], np.float32), "row": np.arange(SIZE)}
   data = jax.device_put(arrays, parallel.replicated(mesh))
-  phase = loop.Phase("toy", step, init, None, jnp.stack([jax.random.key(s) for s in seeds]), ROWS, EPOCHS)
+  phase = loop.Phase(
+    "toy",
+    loop.OneByOne(step, lambda batch: batch),
+    init,
+    None,
+    jnp.stack([jax.random.key(s) for s in seeds]),
+    ROWS,
+    EPOCHS,
+  )
 
   def train(folder="a", checkpoint_steps=4, chunk_steps=3, validate=None, **changes):
     metrics = report.MetricsFile(epath.Path(tmp_path) / folder / "metrics.jsonl")
+    if step_of := changes.pop("step", None):
+      changes["advance"] = loop.OneByOne(step_of, lambda batch: batch)
     state, timing = loop.train(
-      dataclasses.replace(phase, **changes), data, lambda batch: batch, validate, seeds=seeds, mesh=mesh,
+      dataclasses.replace(phase, **changes), data, validate, seeds=seeds, mesh=mesh,
       pace=loop.Pace(chunk_steps, checkpoint_steps), directory=epath.Path(tmp_path) / folder / "toy", metrics=metrics,
     )  # fmt: skip
     return state, timing, metrics.read()
@@ -74,7 +84,7 @@ def test_order_is_a_permutation_by_seed_and_epoch():
 
 
 def test_training_fits_and_says_so(setup):
-  state, timing, records = setup(validate=lambda state: {"norm": jnp.linalg.norm(state.params, axis=1)})
+  state, timing, records = setup(validate=lambda state: {"validation_norm": jnp.linalg.norm(state.params, axis=1)})
   np.testing.assert_allclose(state.params, [[1, 2, 3]] * 2, atol=1.5)
   assert [record["step"] for record in records] == [3, 5, 8, 10, 13, 15]
   assert [record["epoch"] for record in records] == [step / 5 for step in (3, 5, 8, 10, 13, 15)]
@@ -106,7 +116,7 @@ def test_chunks_and_interruptions_change_nothing(setup):
     killer.calls += 1
     if killer.calls == 2:
       raise Killed
-    return {"norm": jnp.zeros(2)}
+    return {"validation_norm": jnp.zeros(2)}
 
   killer.calls = 0
   with pytest.raises(Killed):

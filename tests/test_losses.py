@@ -95,4 +95,13 @@ def test_penalty_has_a_gradient_where_the_slope_is_zero():
 def test_cross_entropy_is_eq_4():
   logits, labels = RNG.normal(size=(5, 3)), np.array([0, 2, 1, 1, 0])
   expected = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(5), labels]
-  close(losses.cross_entropy(jnp.asarray(logits), jnp.asarray(labels)), expected)
+  close(losses.cross_entropy(jnp.asarray(logits), jax.nn.one_hot(labels, 3)), expected)
+
+
+def test_jensen_shannon_divergence_is_augmixs():
+  logits = RNG.normal(size=(3, 5, 4))
+  shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+  mixture = shares.mean(axis=0)
+  expected = (shares * np.log(shares / mixture)).sum(axis=-1).mean(axis=0)
+  close(losses.jensen_shannon_divergence(jnp.asarray(logits)), expected)
+  close(losses.jensen_shannon_divergence(jnp.asarray(logits[:1].repeat(3, axis=0))), np.zeros(5))

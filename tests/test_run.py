@@ -41,7 +41,7 @@ def test_a_run_leaves_what_it_promises(smoke):
     assert len(scored["conditional_accuracy"]) == len(scored["diversity"]) == 2
     by_class = np.mean(scored["conditional_accuracy_by_class"], axis=1)
     np.testing.assert_allclose(by_class, scored["conditional_accuracy"])
-  phases = {"vae", "actor_critic", "energy", "judge", "samples_alone", *(f"classifier/{arm}" for arm in ARMS)}
+  phases = {"vae", "actor_critic", "energy", "judge"}
   assert set(results["timing"]) == phases | {"classifier"}
   for timing in results["timing"].values():
     assert timing["ms_per_step"] == pytest.approx(1e3 * timing["train_s"] / timing["steps"])
@@ -51,7 +51,8 @@ def test_a_run_leaves_what_it_promises(smoke):
   assert table in (smoke / "stdout.txt").read_text()
   assert re.search(r"^\| test \| \d+\.\d ± \d+\.\d \| \d+\.\d ± \d+\.\d \|$", table, re.MULTILINE)
   records = [json.loads(line) for line in (smoke / "metrics.jsonl").read_text().splitlines()]
-  assert {record["phase"] for record in records} == phases
+  together = {record["phase"] for record in records} - phases
+  assert [name.partition("-")[0] for name in together] == ["classifier"]  # all arms are trained together
   figures = {path.name for path in (smoke / "figures").iterdir()}
   names = "vae_loss actor_critic_loss energy_loss classifier_loss classifier_accuracy reconstructions edits"
   names += " edit_trade_off prior_samples actor_samples optimize_samples langevin_samples refine_samples"

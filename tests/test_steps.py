@@ -1,16 +1,13 @@
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcgen import augment, config, steps
-from lcgen import state as states
+from lcgen import config, steps
 from lcgen.data import sources
 from lcgen.phases import Phases
-from tests.helpers import load_config, squares, tree_bytes
+from tests.helpers import frozen_vae, load_config, squares, tree_bytes
 
 FACTS = sources.Facts("squares", (8, 8, 1), ("0", "1", "2", "3"), 80, 16, 20)
 
@@ -27,7 +24,7 @@ def phases():
 def frozen(phases):
   variables = phases.vae().init(jax.random.key(0)).variables
   actor = phases.actor_critic(None).init(jax.random.key(1)).actor.params
-  return states.Frozen(variables, jnp.ones(8), jnp.linspace(0, 1, 256), {"params": actor})
+  return frozen_vae(variables, actor={"params": actor})
 
 
 def batch(phases, rows=32):
@@ -40,18 +37,17 @@ def phase_named(phases, frozen, name):
     "vae": phases.vae,
     "actor_critic": lambda: phases.actor_critic(frozen),
     "energy": lambda: phases.energy(frozen),
-    "classifier": lambda: phases.classifier("latent_constraints", frozen),
     "judge": phases.judge,
   }[name]()
 
 
-@pytest.mark.parametrize("name", ["vae", "actor_critic", "energy", "classifier", "judge"])
+@pytest.mark.parametrize("name", ["vae", "actor_critic", "energy", "judge"])
 def test_steps_learn_are_pure_and_leave_the_frozen_alone(phases, frozen, name):
   phase = phase_named(phases, frozen, name)
   state = phase.init(jax.random.key(0))
   before_state, before_frozen = tree_bytes(state), tree_bytes(frozen)
   images = batch(phases, phase.rows)
-  step = jax.jit(phase.step)
+  step = jax.jit(phase.advance.step)
   first, metrics = step(state, phase.frozen, images, jax.random.key(1))
   again, _ = step(state, phase.frozen, images, jax.random.key(1))
   other, _ = step(state, phase.frozen, images, jax.random.key(2))
@@ -73,7 +69,7 @@ def test_steps_learn_are_pure_and_leave_the_frozen_alone(phases, frozen, name):
 def test_vae_step_updates_running_statistics(phases):
   phase = phases.vae()
   state = phase.init(jax.random.key(0))
-  new_state, _ = phase.step(state, None, batch(phases), jax.random.key(1))
+  new_state, _ = phase.advance.step(state, None, batch(phases), jax.random.key(1))
   for before, after in zip(jax.tree.leaves(state.batch_stats), jax.tree.leaves(new_state.batch_stats), strict=True):
     assert not np.array_equal(before, after)
 
@@ -82,15 +78,17 @@ def test_actor_critic_step_pairs_its_updates(phases, frozen):
   """Both players move, each only by its own gradient; the average follows the actor."""
   phase = phases.actor_critic(frozen)
   state = phase.init(jax.random.key(0))
-  still = phase.step.keywords | {"actor_weights": {"prior": 0.0, "encoded": 1e-30, "distance": 0.0}}
+  still = phase.advance.step.keywords | {"actor_weights": {"prior": 0.0, "encoded": 1e-30, "distance": 0.0}}
   idle_actor, _ = steps.actor_critic_step(state, frozen, batch(phases), jax.random.key(1), **still)
-  moved, metrics = phase.step(state, frozen, batch(phases), jax.random.key(1))
+  moved, metrics = phase.advance.step(state, frozen, batch(phases), jax.random.key(1))
   chex.assert_trees_all_close(moved.critic.params, idle_actor.critic.params, rtol=1e-5)  # the critic goes first
   assert tree_bytes(moved.actor.params) != tree_bytes(state.actor.params)
   expected = jax.tree.map(lambda old, new: old + 0.9 * (new - old), state.actor.params, moved.actor.params)
   chex.assert_trees_all_close(moved.actor_average, expected, rtol=1e-4, atol=1e-6)  # decay starts at (1 + 0) / (10 + 0)
   weighted = [
-    weight * metrics[f"critic_{name}"] for name, weight in phase.step.keywords["critic_weights"].items() if weight
+    weight * metrics[f"critic_{name}"]
+    for name, weight in phase.advance.step.keywords["critic_weights"].items()
+    if weight
   ]
   np.testing.assert_allclose(metrics["critic_loss"], sum(weighted), rtol=1e-5)
 
@@ -98,7 +96,7 @@ def test_actor_critic_step_pairs_its_updates(phases, frozen):
 def test_critic_takes_several_updates_each_on_its_own_images(phases, frozen):
   phase = phases.actor_critic(frozen)
   state = phase.init(jax.random.key(0))
-  options = phase.step.keywords | {"critic_steps": 4}
+  options = phase.advance.step.keywords | {"critic_steps": 4}
   new_state, _ = steps.actor_critic_step(state, frozen, batch(phases), jax.random.key(1), **options)
   count = lambda player: {int(leaf) for leaf in jax.tree.leaves(player.opt_state) if leaf.ndim == 0}
   assert count(new_state.critic) == {4}
@@ -118,7 +116,9 @@ def test_mismatched_labels_are_never_the_right_ones(phases, frozen):
 def test_paper_game_has_the_terms_of_eqs_2_and_3(frozen):
   values = config.checked(load_config("mnist5k", "smoke", actor_critic__actor_weights__encoded=0.0))
   phase = Phases(values, FACTS).actor_critic(frozen)
-  _, metrics = phase.step(phase.init(jax.random.key(0)), frozen, batch(Phases(values, FACTS)), jax.random.key(1))
+  _, metrics = phase.advance.step(
+    phase.init(jax.random.key(0)), frozen, batch(Phases(values, FACTS)), jax.random.key(1)
+  )
   assert {name for name in metrics if name.startswith("actor")} == {"actor_loss", "actor_prior", "actor_distance"}
 
 
@@ -126,31 +126,9 @@ def test_critic_batch_norm_is_trained_and_kept():
   values = config.checked(load_config("mnist5k", "smoke", actor_critic__critic_batch_norm=True))
   phases = Phases(values, FACTS)
   variables = phases.vae().init(jax.random.key(0)).variables
-  frozen = states.Frozen(variables, jnp.ones(8), jnp.linspace(0, 1, 256))
+  frozen = frozen_vae(variables)
   phase = phases.actor_critic(frozen)
   state = phase.init(jax.random.key(0))
-  new_state, _ = phase.step(state, frozen, batch(phases), jax.random.key(1))
+  new_state, _ = phase.advance.step(state, frozen, batch(phases), jax.random.key(1))
   assert jax.tree.leaves(state.critic.batch_stats)
   assert tree_bytes(new_state.critic.batch_stats) != tree_bytes(state.critic.batch_stats)
-
-
-@pytest.mark.parametrize(("size", "count"), [(32, 4), (8, 8), (16, 0)])
-def test_augmentation_replaces_exactly_its_share_and_keeps_labels(size, count):
-  images = jnp.zeros((size, 4, 4, 1))
-  labels = jnp.arange(size) % 4 + 1
-  generate = lambda key, labels, frozen: jnp.ones((count, 4, 4, 1)) * labels[:, None, None, None]
-  policy = jax.jit(functools.partial(augment.latent_constraints(generate, count), frozen=None))
-  rows_seen = set()
-  for seed in range(40):
-    new_images, new_labels = policy(jax.random.key(seed), images, labels)
-    values = np.asarray(new_images[:, 0, 0, 0])
-    replaced = np.flatnonzero(values)
-    assert len(replaced) == count
-    np.testing.assert_array_equal(values[replaced], np.asarray(labels)[replaced])  # samples of the replaced labels
-    np.testing.assert_array_equal(new_labels, labels)
-    rows_seen |= set(replaced)
-  assert rows_seen == (set(range(size)) if count else set())
-
-
-def test_the_classifiers_share_is_one_eighth(phases):
-  assert phases.replaced() == phases.config["classifier"]["batch_size"] // 8 == 4

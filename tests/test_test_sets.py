@@ -8,22 +8,26 @@ from lcgen import errors, evaluate, test_sets
 from lcgen.data import images as ranges
 from lcgen.data import prepared, sources
 from tests import archives
+from tests.helpers import squares
 
 
 def test_names_and_origins():
   counts = {family: len(test_sets.expand([family])) for family in test_sets.FAMILIES}
   assert counts == {
     "test": 1,
+    "diagnostic": 2,
     "generated_cifar10_c": 95,
     "generated_mnist_c": 15,
     "cifar10_corrupted": 95,
     "mnist_corrupted": 16,
     "dirty_mnist": 2,
     "dirty_mnist_like": 2,
+    "dirty_mnist_twice": 2,
+    "dirty_mnist_like_twice": 2,
   }
   assert len({one.name for one in everything()}) == len(everything())
   for one in everything():
-    generated = one.family.startswith("generated") or one.family == "dirty_mnist_like"
+    generated = one.family.startswith(("generated", "diagnostic", "dirty_mnist_like"))
     assert one.origin == ("own" if one.family == "test" else "generated" if generated else "published")
   assert [one.name for one in test_sets.expand(["generated_cifar10_c/fog", "test"])] == [
     "test",
@@ -67,7 +71,7 @@ def model_values(one, test, directory, classes=10):
 @pytest.mark.parametrize("name", ["cifar10_corrupted/fog_3", "mnist_corrupted/fog", "dirty_mnist"])
 def test_values_of_published_sets(published, name):
   """Stored bytes b become (b / 255 - 0.5) / 0.25, once; Dirty-MNIST's noise, 0.0616 there, leads beyond [-2, 2]."""
-  for one in [one for one in everything() if one.tfds_name == name]:
+  for one in [one for one in everything() if one.tfds_name == name and not one.family.endswith("like")]:
     stored = test_sets.read(one, None, published).images
     assert stored.dtype == np.uint8
     expected, values = (stored / 255 - 0.5) / 0.25, model_values(one, None, published)
@@ -77,9 +81,23 @@ def test_values_of_published_sets(published, name):
       assert 2.1 < values.max() < 2.4
       assert values.mean() == pytest.approx(expected.mean(), abs=3e-3)
       np.testing.assert_allclose(values, expected, atol=0.4)
+    elif one.family == "dirty_mnist_twice":
+      twice = ((stored / 255 - 0.1307) / 0.3081 - 0.5) / 0.25
+      assert 4 * 0.05 == pytest.approx((values - twice).std(), rel=0.02)
+      np.testing.assert_allclose(values, twice, atol=0.4 / 0.3081)
     else:
       assert (values.min(), values.max()) == (-2, 2)
       np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+def test_diagnostic_sets_are_what_they_say():
+  split = squares(60)
+  values = {one.part: model_values(one, split, "") for one in test_sets.expand(["diagnostic"])}
+  unit = split.images / 255
+  np.testing.assert_allclose(values["normalised_twice"], ((unit - 0.1307) / 0.3081 - 0.5) / 0.25, atol=1e-5)
+  noise = values["noise"] / 4 + 0.5 - unit
+  assert noise.std() == pytest.approx(0.3, rel=0.03)
+  assert abs(noise.mean()) < 0.02
 
 
 def everything():

@@ -21,7 +21,7 @@ import optax
 import tensorflow_datasets as tfds
 from etils import epath
 
-from lcgen import augment, calibration, errors, loop, losses, parallel, report, steps
+from lcgen import calibration, errors, loop, losses, parallel, report, steps
 from lcgen import state as states
 from lcgen.data import dirty_mnist, prepared, sources
 from lcgen.data import images as ranges
@@ -152,7 +152,7 @@ def fit_decoder(images: np.ndarray, seed: int, epochs: int) -> tuple[jax.Array, 
 def fit_ensemble(split: sources.Split, seed: int, epochs: int) -> Callable[[jax.Array], jax.Array]:
   """Step 3: what each member of an ensemble takes uint8 images `[B, H, W, C]` for, `[MEMBERS, B, K]`."""
   model = classifier.Judge(dirty_mnist.CLASSES, (16, 32), 64, "matmul" if jax.default_backend() == "cpu" else "native")
-  step = functools.partial(steps.classifier_step, model=model, policy=augment.none)
+  step = functools.partial(steps.classifier_step, model=model)
   rows = {"image": split.images, "label": split.labels}
   members = _train("ensemble", step, model.init, rows, MEMBERS, seed, epochs)
   member = lambda variables, images: jax.nn.softmax(model.apply(variables, ranges.to_model(images)))
@@ -253,12 +253,13 @@ def _train(name: str, step, init, rows: dict[str, np.ndarray], repetitions: int,
   optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, size // _TRAIN_BATCH * epochs))
   first = lambda key: states.TrainState.create(init(key, jnp.zeros((1, *shape))), optimizer)
   keys = jax.random.split(_key(seed, name), repetitions)
-  phase = loop.Phase(name, functools.partial(step, optimizer=optimizer), first, None, keys, _TRAIN_BATCH, epochs)
+  in_model_space = lambda batch: batch | {"image": ranges.to_model(batch["image"])}
+  advance = loop.OneByOne(functools.partial(step, optimizer=optimizer), in_model_space)
+  phase = loop.Phase(name, advance, first, None, keys, _TRAIN_BATCH, epochs)
   with tempfile.TemporaryDirectory() as folder:
     state, _ = loop.train(
       phase,
       jax.device_put(rows),
-      lambda batch: batch | {"image": ranges.to_model(batch["image"])},
       None,
       seeds=range(repetitions * seed, repetitions * (seed + 1)),
       mesh=_mesh(repetitions),

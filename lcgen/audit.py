@@ -1,0 +1,227 @@
+"""What explains the gain of the augmentation, and what becomes of the paper's result without its own conditions."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lcgen import augment, comparison, statistics, tables, test_sets
+from lcgen import state as states
+from lcgen.data import images as ranges
+from lcgen.data import sources
+from lcgen.phases import Phases
+from lcgen.scoring import Scorer
+from lcgen.trainer import Trainer
+
+METHOD = "latent_constraints"
+TWICE = {  # the same images normalised once and twice
+  "test": "diagnostic/normalised_twice",
+  "dirty_mnist": "dirty_mnist_twice",
+  "dirty_mnist_like": "dirty_mnist_like_twice",
+}
+_SWITCHES = {  # of the paper's conditions, in words
+  "limit": "decoder range [-{0:g}, {0:g}]",
+  "calibrate": "pixel values fitted to the data's: {0}",
+  "share": "share replaced: {0:g}",
+  "activate_logits": "LeakyReLU on the logits: {0}",
+  "learning_rate": "classifier's learning rate {0:g}",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+  """What the classifiers are trained under."""
+
+  limit: float
+  calibrate: bool
+  share: float
+  activate_logits: bool
+  learning_rate: float
+  schedule: str
+
+  @property
+  def arms(self) -> dict[str, str]:
+    """The arms that are compared under it, by what they stand for."""
+    share = f":share={self.share:g}"
+    return {
+      augment.NONE: augment.NONE,
+      METHOD: f"{METHOD}{share}:limit={self.limit:g}:calibrate={self.calibrate}",
+      "clip": f"clip{share}",
+      "duplicate": f"duplicate{share}",
+    }
+
+  @property
+  def classifier(self) -> dict[str, Any]:
+    """The fields of the config's section that it sets."""
+    return {name: getattr(self, name) for name in ("activate_logits", "learning_rate", "schedule")}
+
+
+class Audit:
+  """The audit of one workdir, whose VAE, actor and critic are trained.
+
+  Args:
+    phases: of the workdir's config.
+    trainer: of the workdir.
+    data: the data set.
+    frozen: what classifiers are trained with.
+    wanted: the test sets.
+  """
+
+  def __init__(
+    self,
+    phases: Phases,
+    trainer: Trainer,
+    data: sources.Dataset,
+    frozen: states.Frozen,
+    wanted: Sequence[test_sets.TestSet],
+  ):
+    self._phases, self._trainer, self._data, self._frozen, self._wanted = phases, trainer, data, frozen, wanted
+
+  def run(self) -> dict[str, Any]:
+    """What `audit.json` holds: `tables`, and the accuracies they were made from."""
+    explained, first = self._explained()
+    switched, second = self._switched()
+    return {"tables": [table._asdict() for table in (*explained, switched)], "explained": first, "switched": second}
+
+  def _explained(self) -> tuple[list[tables.Table], list[dict[str, Any]]]:
+    """For each share: the gain of the method and of every control, and how much of the former the latter explains."""
+    found, scored = [], []
+    usual = self._phases.config["classifier"]["share"]
+    for share in self._phases.config["audit"]["shares"]:
+      suffix = "" if share == usual else f":share={share:g}"
+      names = {augment.NONE: augment.NONE} | {name: name + suffix for name in (METHOD, *augment.CONTROLS)}
+      results = self._score(self._phases, "classifier", list(names.values()), self._wanted)
+      scored.append({"share": share} | results)
+      found += explained_tables(results, names, share)
+    return found, scored
+
+  def _switched(self) -> tuple[tables.Table, list[dict[str, Any]]]:
+    """The paper's comparison under its own conditions, with each of them changed alone, and with all changed."""
+    theirs = Condition(**{key: value for key, value in self._phases.config["audit"].items() if key != "shares"})
+    section, limit = self._phases.config["classifier"], self._phases.networks.vae.output_limit
+    ours = Condition(
+      ranges.MODEL_LIMIT,
+      self._phases.config["vae"]["calibrate"],
+      section["share"],
+      *(section[name] for name in ("activate_logits", "learning_rate", "schedule")),
+    )
+    conditions = {"the paper's conditions": theirs}
+    for name, words in _SWITCHES.items():
+      if getattr(theirs, name) == getattr(ours, name) or (name == "limit" and limit < ours.limit):
+        continue
+      changed = {name: getattr(ours, name)} | ({"schedule": ours.schedule} if name == "learning_rate" else {})
+      conditions[f"but {words.format(getattr(ours, name))}"] = dataclasses.replace(theirs, **changed)
+    conditions["all of these changed"] = dataclasses.replace(ours, limit=min(limit, ours.limit))
+
+    needed: dict[tuple[Any, ...], dict[str, None]] = {}
+    for one in conditions.values():
+      needed.setdefault(tuple(one.classifier.items()), {}).update(dict.fromkeys(one.arms.values()))
+    known = {settings: self._under(dict(settings), list(arms)) for settings, arms in needed.items()}
+    scored = [
+      {"condition": name} | {arm: known[tuple(one.classifier.items())]["arms"][text] for arm, text in one.arms.items()}
+      for name, one in conditions.items()
+    ]
+    sets = [one for pair in self._pairs() for one in pair]
+    note = f"The paper's conditions: {'; '.join(w.format(getattr(theirs, n)) for n, w in _SWITCHES.items())}. "
+    if limit < ranges.MODEL_LIMIT:
+      note += f"This VAE's decoder ends at ±{limit:g}: the full range takes a VAE of its own. "
+    return switched_table(scored, sets, note, len(self._phases.seeds)), scored
+
+  def _pairs(self) -> list[tuple[str, str]]:
+    """Test sets, normalised once and twice."""
+    names = {one.name for one in self._wanted} | {one.family for one in self._wanted}
+    return [(once, twice) for once, twice in TWICE.items() if {once, twice} <= names]
+
+  def _under(self, settings: Mapping[str, Any], arms: list[str]) -> dict[str, Any]:
+    """Scores of arms whose classifiers have these fields of their section."""
+    config = copy.deepcopy(self._phases.config)
+    folder = "classifier"
+    if any(config["classifier"][name] != value for name, value in settings.items()):
+      config["classifier"] |= settings
+      folder = "audit/" + "-".join(f"{name}-{value}" for name, value in settings.items())
+    families = {name.partition("/")[0] for pair in self._pairs() for name in pair}
+    wanted = [one for one in self._wanted if one.family in families]
+    return self._score(Phases(config, self._phases.facts), folder, arms, wanted)
+
+  def _score(self, phases: Phases, folder: str, arms: list[str], wanted: Sequence[test_sets.TestSet]) -> dict[str, Any]:
+    scorer = Scorer(phases, self._trainer.mesh, self._data)
+    classifiers = comparison.Comparison(phases, self._trainer, folder).train(arms, self._frozen, scorer)
+    return scorer.test(phases.networks.classifier, classifiers, wanted)
+
+
+def explained_tables(results: Mapping[str, Any], names: Mapping[str, str], share: float) -> list[tables.Table]:
+  """The gains of the method and of the controls, and the shares of the method's gain that controls explain.
+
+  Args:
+    results: of `Scorer.test`.
+    names: the arms by what they stand for.
+    share: of each batch that was replaced.
+  """
+  scores = [score for score in tables.scores(results) if score.kind in ("set", "mean")]
+  others = [name for name in names if name != augment.NONE]
+  seeds = len(scores[0].values[augment.NONE])
+  differences = {
+    (name, score.name): statistics.paired(score.values[names[name]], score.values[augment.NONE])
+    for name in others
+    for score in scores
+  }
+  cells = dict(zip(differences, tables.compared(list(differences.values())), strict=True))
+  header = ["arm", *(score.name for score in scores)]
+  gained = [[name, *(cells[name, score.name] for score in scores)] for name in others]
+  gains = tables.Table(
+    f"Gain over `{augment.NONE}` in points of accuracy, {share:g} of each batch replaced, n = {seeds} seeds.",
+    header,
+    gained,
+    tables.MARKS,
+  )
+  shared = [
+    [name, *(_share_words(score.values, names[name], names[METHOD]) for score in scores)]
+    for name in others
+    if name != METHOD
+  ]
+  shares = tables.Table(
+    f"How much of the gain of `{METHOD}` each control explains, in %, {share:g} of each batch replaced, "
+    f"n = {seeds} seeds.",
+    header,
+    shared,
+    "Ratios of the two gains with Fieller's 95 % interval; a dash where the gain of the method is not shown to differ "
+    "from 0, so that there is none to explain. 100 % and more: the control alone does as much.",
+  )
+  return [gains, shares]
+
+
+def _share_words(values: Mapping[str, Sequence[float]], control: str, method: str) -> str:
+  found = statistics.share_of_gain(values[control], values[method], values[augment.NONE])
+  gain = statistics.paired(values[method], values[augment.NONE]).mean
+  if found.ratio is None or gain < 0:
+    return "–"
+  low, high = (f"{100 * end:.0f}" for end in found.interval)
+  return f"{100 * found.ratio:.0f} [{low}, {high}]"
+
+
+def switched_table(scored: Sequence[Mapping[str, Any]], sets: Sequence[str], note: str, seeds: int) -> tables.Table:
+  """A row a condition: for each test set the accuracy without augmentation, and what method and controls add to it."""
+  others = [METHOD, "clip", "duplicate"]
+  differences = {
+    (row["condition"], name, arm): statistics.paired(row[arm][name]["accuracy"], row[augment.NONE][name]["accuracy"])
+    for row in scored
+    for name in sets
+    for arm in others
+  }
+  cells = dict(zip(differences, tables.compared(list(differences.values())), strict=True))
+  header = ["condition"]
+  for name in sets:
+    header += [f"{name}: {augment.NONE}, %", *(f"{name}: {arm}" for arm in others)]
+  rows = []
+  for row in scored:
+    line = [row["condition"]]
+    for name in sets:
+      line += [tables.percent(row[augment.NONE][name]["accuracy"])]
+      line += [cells[row["condition"], name, arm] for arm in others]
+    rows.append(line)
+  return tables.Table(
+    f"The paper's comparison under its own conditions, and with one of them changed at a time, n = {seeds} seeds.",
+    header,
+    rows,
+    note + tables.MARKS,
+  )
