@@ -174,26 +174,28 @@ def explained_tables(results: Mapping[str, Any], names: Mapping[str, str], share
     gained,
     tables.MARKS,
   )
+  explicable = [score for score in scores if statistics.verdict(differences[METHOD, score.name]) == "gain"]
+  if not explicable:
+    return [gains]
   shared = [
-    [name, *(_share_words(score.values, names[name], names[METHOD]) for score in scores)]
+    [name, *(_share_words(score.values, names[name], names[METHOD]) for score in explicable)]
     for name in others
     if name != METHOD
   ]
   shares = tables.Table(
     f"How much of the gain of `{METHOD}` each control explains, in %, {share:g} of each batch replaced, "
     f"n = {seeds} seeds.",
-    header,
+    ["control", *(score.name for score in explicable)],
     shared,
-    "Ratios of the two gains with Fieller's 95 % interval; a dash where the gain of the method is not shown to differ "
-    "from 0, so that there is none to explain. 100 % and more: the control alone does as much.",
+    "Ratios of the two gains with Fieller's 95 % interval, on the test sets where the method's gain is shown: on the "
+    "others there is none to explain. 100 % and more: the control alone does as much.",
   )
   return [gains, shares]
 
 
 def _share_words(values: Mapping[str, Sequence[float]], control: str, method: str) -> str:
   found = statistics.share_of_gain(values[control], values[method], values[augment.NONE])
-  gain = statistics.paired(values[method], values[augment.NONE]).mean
-  if found.ratio is None or gain < 0:
+  if found.ratio is None:
     return "–"
   low, high = (f"{100 * end:.0f}" for end in found.interval)
   return f"{100 * found.ratio:.0f} [{low}, {high}]"

@@ -103,7 +103,7 @@ def table(
     if len(row) != len(header):
       raise ValueError(f"row {row!r} has {len(row)} cells and the header {len(header)}; give one for each column")
   kinds = [' class="number"' if _numeric([row[c] for row in rows]) else "" for c in range(len(header))]
-  names = [f'<th scope="col"{kind}>{_inline(name)}</th>' for kind, name in zip(kinds, header, strict=True)]
+  names = [f'<th scope="col"{kind}>{_inline(_breakable(name))}</th>' for kind, name in zip(kinds, header, strict=True)]
   lines = [f"<thead>\n<tr>{''.join(names)}</tr>\n</thead>\n<tbody>"]
   for r, row in enumerate(rows):
     texts = [f"<mark>{_inline(text)}</mark>" if (r, c) in highlight else _inline(text) for c, text in enumerate(row)]
@@ -167,7 +167,7 @@ def heat_map(
   if column_groups:
     spans = [f'<th scope="colgroup" colspan="{count}">{_inline(name)}</th>' for name, count in column_groups]
     lines.append(f"<tr><td></td>{''.join(spans)}</tr>")
-  columns = [f'<th scope="col">{_inline(name)}</th>' for name in column_names]
+  columns = [f'<th scope="col">{_inline(_breakable(name))}</th>' for name in column_names]
   lines.append(f"<tr><td></td>{''.join(columns)}</tr>\n</thead>")
   rows = zip(row_names, values, strict=True)
   for group, count in row_groups or [("", len(row_names))]:
@@ -232,6 +232,11 @@ def _inline(text: str) -> str:
   """Escaped, and its code marked up; an option keeps its own element, else lines would end between its hyphens."""
   options = lambda code: re.sub(r"(?<!\S)(-\S+)", r"<span>\1</span>", code)
   return _CODE.sub(lambda match: f"<code>{options(match[1])}</code>", html.escape(text))
+
+
+def _breakable(name: str) -> str:
+  """A column's name that may continue on the next line within words such as `data/part_one`."""
+  return re.sub(r"(?<=[/_:])(?=\w)", "\u200b", name)
 
 
 def _unmarked(text: str) -> str:

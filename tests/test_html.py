@@ -37,7 +37,7 @@ class Elements(html.parser.HTMLParser):
     assert self._open.pop() == tag
 
   def handle_data(self, data):
-    self.text += data
+    self.text += data.replace("\u200b", "")
 
   def all(self, tag):
     return [attributes for name, attributes in self.found if name == tag]
