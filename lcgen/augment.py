@@ -9,6 +9,7 @@ examples' losses. Arms are texts, as configs have them: the names of policies wi
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,6 +48,8 @@ TRANSFORMING: dict[str, dict[str, Any]] = {
   "randaugment": {"operations": 2, "magnitude": 9.0},
   "augmix": {"severity": 3.0, "width": 3, "depth": 0, "alpha": 1.0, "consistency": 12.0},
 }
+_RANGES = {"share": (0, 1), "flip": (0, 1), "side": (0, 1), "magnitude": (0, 10), "severity": (0, 10), "width": (1, 10)}
+_RANGES |= {"alpha": (0, 1000), "augmix:alpha": (0.01, 1000), "operations": (0, 100), "depth": (0, 100)}
 POLICIES = {NONE: {}} | REPLACING | TRANSFORMING
 CONTROLS = ("reconstruction", "duplicate", "clip", "contrast", "blur", "noise", "shuffled")
 
@@ -109,15 +112,13 @@ def _parse_policy(text: str) -> tuple[str, dict[str, Any]]:
     key, _, value = item.partition("=")
     if key not in settings:
       raise ValueError(f"{name} has no setting {key!r}; it has {', '.join(settings) or 'none'}")
-    settings[key] = _value(f"{name}:{item}", value, settings[key])
-  if "share" in settings and not (settings["share"] == -1 or 0 <= settings["share"] <= 1):
-    raise ValueError(f"{text!r}: a share is a number in [0, 1]")
+    settings[key] = _value(f"{name}:{item}", key, value, settings[key])
   if settings.get("source", "actor") not in SOURCES:
     raise ValueError(f"{text!r}: a source is one of {', '.join(SOURCES)}")
   return name, settings
 
 
-def _value(given: str, text: str, default: Any) -> Any:
+def _value(given: str, key: str, text: str, default: Any) -> Any:
   kind = type(default)
   if kind is bool:
     if text not in ("True", "False"):
@@ -127,8 +128,9 @@ def _value(given: str, text: str, default: Any) -> Any:
     value = kind(text)
   except ValueError as error:
     raise ValueError(f"{given}: must be a {kind.__name__}") from error
-  if kind in (int, float) and not 0 <= value < float("inf"):
-    raise ValueError(f"{given}: must be a finite number of at least 0")
+  least, most = _RANGES.get(given.partition("=")[0], _RANGES.get(key, (0, sys.float_info.max)))
+  if kind is not str and not least <= value <= most:
+    raise ValueError(f"{given}: must be a finite number of at least {least}" + (f", at most {most}" * (most < 1e9)))
   return value
 
 

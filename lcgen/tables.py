@@ -10,11 +10,11 @@ import numpy as np
 
 from lcgen import augment, statistics, test_sets
 
-MARKS = (
-  "Differences are paired by seed, in points, with Student's 95 % interval. * the interval excludes 0; ** also after "
-  "Holm's correction for all comparisons of the table. Without a mark no difference is shown, which does not show that "
-  "there is none."
+STARS = (
+  "* the interval excludes 0; ** also after Holm's correction for all comparisons of the table. Without a mark no "
+  "difference is shown, which does not show that there is none."
 )
+MARKS = f"Differences are paired by seed, in points, with Student's 95 % interval. {STARS}"
 _WIDE = 4  # more arms than this are rows, not columns
 
 # Accuracies of the paper's Table 1, in %: its classifier without and with samples. One run each.
@@ -235,7 +235,8 @@ def percent(values: Sequence[float]) -> str:
 def markdown(table: Table) -> str:
   """The caption, the table and its note."""
   lines = [table.header, ["---"] * len(table.header), *table.rows]
-  body = "\n".join("| " + " | ".join(row) + " |" for row in lines)
+  cell = lambda text: text.replace("|", r"\|")
+  body = "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in lines)
   return "\n\n".join(filter(None, (table.caption, body, table.note))) + "\n"
 
 

@@ -64,7 +64,8 @@ class Trainer:
 
   def forget(self, phase: loop.Phase) -> None:
     """Removes the phase's checkpoints, once what is wanted of them is kept elsewhere."""
-    self._directory(phase).rmtree(missing_ok=True)
+    if jax.process_index() == 0:
+      self._directory(phase).rmtree(missing_ok=True)
 
   def is_finished(self, phase: loop.Phase, size: int) -> bool:
     """Whether the phase has been trained to its end on `size` rows."""

@@ -22,7 +22,7 @@ GEOMETRY = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 TABLES = ("autocontrast", "equalize", "posterize", "solarize")
 BLENDS = ("color", "contrast", "brightness", "sharpness")
 AUGMIX_OPERATIONS = (*GEOMETRY, *TABLES)
-OPERATIONS = ("identity", *AUGMIX_OPERATIONS, *BLENDS)
+OPERATIONS = ("identity", *AUGMIX_OPERATIONS, *BLENDS)  # `augmix` draws indices from 1 on
 _LEVELS = 256
 
 
