@@ -4,7 +4,7 @@ import json
 import signal
 import time
 
-PHASES = ("vae", "actor_critic", "classifier/latent_constraints", "judge")
+PHASES = ("vae", "actor_critic", "classifier", "judge")
 # Longer than smoke, so that there is time to kill every phase between two checkpoints.
 LONGER = [
   "--config=configs/mnist5k.py:smoke",
@@ -20,7 +20,8 @@ LONGER = [
 def records(workdir, phase):
   path = workdir / "metrics.jsonl"
   lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-  return [record for line in lines if line.endswith("\n") and (record := json.loads(line))["phase"] == phase]
+  found = [json.loads(line) for line in lines if line.endswith("\n")]
+  return [record for record in found if record["phase"].partition("-")[0] == phase]  # classifier-<digest of the arms>
 
 
 def kill_in(phase, start, workdir):

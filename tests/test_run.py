@@ -55,16 +55,19 @@ def test_a_run_leaves_what_it_promises(smoke):
   assert [name.partition("-")[0] for name in together] == ["classifier"]  # all arms are trained together
   figures = {path.name for path in (smoke / "figures").iterdir()}
   names = "vae_loss actor_critic_loss energy_loss classifier_loss classifier_accuracy reconstructions edits"
-  names += " edit_trade_off prior_samples actor_samples optimize_samples langevin_samples refine_samples"
+  names += " gains edit_trade_off prior_samples actor_samples optimize_samples langevin_samples refine_samples"
   assert figures == {f"{name}.png" for name in names.split()}
   assert all(path.read_bytes().startswith(b"\x89PNG") for path in (smoke / "figures").iterdir())
+  assert {path.suffix for path in smoke.glob("table.*")} == {".md", ".csv", ".tex"}
+  assert "<script" not in (smoke / "report.html").read_text()
   with np.load(smoke / "samples.npz") as samples:
     for name in ("prior", *METHODS, "edits"):
       assert samples[name].shape == (100, 28, 28, 1)
 
 
 def test_a_finished_run_is_only_reported_again(smoke, run):
-  kept = {name: (smoke / name).read_bytes() for name in ("results.json", "metrics.jsonl", "config.json", "table.md")}
+  names = ("results.json", "metrics.jsonl", "config.json", "table.md", "report.html")
+  kept = {name: (smoke / name).read_bytes() for name in names}
   (smoke / "table.md").unlink()
   code, stdout, stderr = run(SMOKE, f"--workdir={smoke}")
   assert code == 0, stderr
@@ -123,7 +126,7 @@ def test_inspect_trains_nothing(run, tmp_path):
     (["--config.seeds=0"], ["config.seeds=0", "at least 1"]),
     (["--config.classifier.share=1.5"], ["config.classifier.share=1.5", "[0, 1]"]),
     (["--config.vae.batch_size=5000"], ["config.vae.batch_size=5000", "360 training images"]),
-    (["--config.classifier.arms=none,cutout"], ["cutout", "latent_constraints"]),
+    (["--config.classifier.arms=none,cut_out"], ["cut_out", "latent_constraints"]),
     (
       ["--config.data.source=tfds", "--config.data.name=mnist", "--config.data.dir=nowhere"],
       ["nowhere/mnist", "data.dir"],
