@@ -100,11 +100,16 @@ def parse(arm: str) -> list[tuple[str, dict[str, Any]]]:
   Raises:
     ValueError: names what is wrong with the text, and what there is.
   """
-  return [_parse_policy(part) for part in arm.split("+")]
+  parts = [_parse_policy(part) for part in arm.split("+")]
+  if "augmix" in [name for name, _ in parts[:-1]]:
+    raise ValueError(f"{arm!r}: augmix, whose views only the loss can join, must come last")
+  return parts
 
 
 def _parse_policy(text: str) -> tuple[str, dict[str, Any]]:
   name, *given = text.split(":")
+  if " " in text:
+    raise ValueError(f"{text!r}: has spaces; leave them out")
   if name not in POLICIES:
     raise ValueError(f"{name!r} is no policy; there are {', '.join(POLICIES)}")
   settings = dict(POLICIES[name])
@@ -127,7 +132,7 @@ def _value(given: str, key: str, text: str, default: Any) -> Any:
   try:
     value = kind(text)
   except ValueError as error:
-    raise ValueError(f"{given}: must be a {kind.__name__}") from error
+    raise ValueError(f"{given}: must be a {'whole number' if kind is int else 'number'}") from error
   least, most = _RANGES.get(given.partition("=")[0], _RANGES.get(key, (0, sys.float_info.max)))
   if kind is not str and not least <= value <= most:
     raise ValueError(f"{given}: must be a finite number of at least {least}" + (f", at most {most}" * (most < 1e9)))
@@ -135,12 +140,12 @@ def _value(given: str, key: str, text: str, default: Any) -> Any:
 
 
 def known(arm: str) -> bool:
-  """Whether this is an arm: `augmix`, whose views only the loss can join, comes last and once."""
+  """Whether this is an arm."""
   try:
-    names = [name for name, _ in parse(arm)]
+    parse(arm)
   except ValueError:
     return False
-  return "augmix" not in names[:-1]
+  return True
 
 
 def is_control(arm: str) -> bool:
@@ -156,7 +161,8 @@ def build(arm: str, tools: Tools) -> Arm:
     ValueError: where the text is no arm.
   """
   parts = parse(arm)
-  policy = functools.reduce(_then, (_policy(name, settings, tools) for name, settings in parts))
+  policies = [_policy(name, settings, tools) for name, settings in parts]
+  policy = functools.reduce(lambda later, first: _then(first, later), reversed(policies))
   name, settings = parts[-1]
   return Arm(policy, views=3, consistency=settings["consistency"]) if name == "augmix" else Arm(policy)
 
@@ -203,8 +209,11 @@ def replace(replacement: Replacement, count: Callable[[int], int]) -> Policy:
   """
 
   def policy(key, images, labels, frozen):
+    size = count(images.shape[0])
+    if not size:
+      return none(key, images, labels, frozen)
     pick_key, own_key = jax.random.split(key)
-    picked = jax.random.permutation(pick_key, images.shape[0])[: count(images.shape[0])]
+    picked = jax.random.permutation(pick_key, images.shape[0])[:size]
     others, classes, taken = replacement(own_key, images[picked], labels[picked].argmax(axis=-1), frozen)
     targets = jax.nn.one_hot(classes, labels.shape[1])
     if taken is not None:
@@ -272,7 +281,7 @@ def _changed(change):
 def _blurred(key, images, frozen):
   """The amplitude of each frequency as the decoder leaves it, on average over images."""
   del key
-  spectra = jnp.fft.rfft2(images, axes=(1, 2)) * frozen.decoder_gain[..., None]
+  spectra = jnp.fft.rfft2(images, axes=(1, 2)) * frozen.decoder_gain[None, ..., None]
   return jnp.fft.irfft2(spectra, s=images.shape[1:3], axes=(1, 2))
 
 

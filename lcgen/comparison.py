@@ -41,7 +41,7 @@ class Comparison:
       frozen: what policies look at.
       scorer: of the same phases, for the accuracies on validation images.
     """
-    missing = [arm for arm in arms if not self._is_kept(arm)]
+    missing = sorted({arm for arm in arms if not self._is_kept(arm)})
     if missing:
       name = f"{self._folder}-{zlib.crc32(','.join(missing).encode()):08x}"
       phase = self._phases.classifiers(name, missing, frozen, self._pool)
