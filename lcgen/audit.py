@@ -25,6 +25,7 @@ _SWITCHES = {  # of the paper's conditions, in words
   "share": "share replaced: {0:g}",
   "activate_logits": "LeakyReLU on the logits: {0}",
   "learning_rate": "classifier's learning rate {0:g}",
+  "schedule": "classifier's schedule {0}",
 }
 
 
@@ -109,8 +110,9 @@ class Audit:
     for name, words in _SWITCHES.items():
       if getattr(theirs, name) == getattr(ours, name) or (name == "limit" and limit < ours.limit):
         continue
-      changed = {name: getattr(ours, name)} | ({"schedule": ours.schedule} if name == "learning_rate" else {})
-      conditions[f"but {words.format(getattr(ours, name))}"] = dataclasses.replace(theirs, **changed)
+      conditions[f"but {words.format(getattr(ours, name))}"] = dataclasses.replace(
+        theirs, **{name: getattr(ours, name)}
+      )
     conditions["all of these changed"] = dataclasses.replace(ours, limit=min(limit, ours.limit))
 
     needed: dict[tuple[Any, ...], dict[str, None]] = {}
@@ -129,7 +131,8 @@ class Audit:
 
   def _pairs(self) -> list[tuple[str, str]]:
     """Test sets, normalised once and twice."""
-    names = {one.name for one in self._wanted} | {one.family for one in self._wanted}
+    names = {one.name for one in self._wanted}
+    names |= {one.family for one in self._wanted if {half.name for half in test_sets.expand([one.family])} <= names}
     return [(once, twice) for once, twice in TWICE.items() if {once, twice} <= names]
 
   def _under(self, settings: Mapping[str, Any], arms: list[str]) -> dict[str, Any]:

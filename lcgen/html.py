@@ -332,7 +332,7 @@ nav a:hover { text-decoration: underline; }
 }
 
 dl { display: grid; max-width: 75ch; grid-template-columns: fit-content(40%) minmax(0, 1fr); gap: 0.25rem 1.5rem; }
-dt { color: var(--muted); }
+dt { color: var(--muted); overflow-wrap: anywhere; }
 dd { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 details { border: 1px solid var(--line); border-radius: 0.4rem; padding: 0.4rem 1rem; }
 summary { cursor: pointer; font-weight: 600; padding: 0.4rem 0; }

@@ -125,6 +125,8 @@ def _arms(workdir: epath.Path, results: Mapping[str, Any]) -> list[html.Html]:
   found = [tables.against_paper(results), tables.gains(results), tables.accuracies(results)]
   paper, *own = [table and _table(table) for table in found]
   words = [html.paragraph(sentence) for sentence in tables.in_short(results)]
+  if words:
+    words.append(html.paragraph("Each interval is Student's at 95 %, by itself; with many of them some miss."))
   return [part for part in (*words, paper, *_figures(workdir, ["gains"]), *own) if part]
 
 

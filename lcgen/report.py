@@ -142,6 +142,8 @@ def build(workdir: epath.Path, quiet: bool = False) -> None:
   path = workdir / "results.json"
   if not path.exists():
     raise errors.InputError(f"--stage=report: no results in {workdir}; run --stage=evaluate first")
+  if not (workdir / "config.json").exists():
+    raise errors.InputError(f"--stage=report: no config.json in {workdir}; put back the one it was trained with")
   if jax.process_index() != 0:
     return
   results = json.loads(path.read_text())

@@ -46,6 +46,8 @@ class Scorer:
       arm: robustness.summarize({one: np.array(scores[one.name]["accuracy"]) for one in wanted})
       for arm, scores in arms.items()
     }
+    in_order = lambda of_arms: {arm: of_arms[arm] for arm in classifiers}  # JAX sorts what is named
+    arms, summaries = in_order(arms), in_order(summaries)
     return {"arms": arms, "test_sets": known, "robustness": summaries}
 
   def _scores(self, model: Any, classifiers: Mapping[str, Any]) -> Callable[[evaluate.Batch], dict[str, Any]]:

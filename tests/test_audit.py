@@ -23,6 +23,7 @@ SWITCHES = [
   "but share replaced: 0.125",
   "but LeakyReLU on the logits: False",
   "but classifier's learning rate 0.001",
+  "but classifier's schedule cosine",
 ]
 
 
@@ -135,7 +136,7 @@ def test_where_no_gain_is_shown_there_is_none_to_explain():
   [
     ({}, SWITCHES),
     ({f"audit__{name}": value for name, value in AS_THE_RUN.items()} | {"audit__schedule": "cosine"}, []),
-    ({"audit__calibrate": True, "audit__activate_logits": False}, [SWITCHES[0], SWITCHES[2], SWITCHES[4]]),
+    ({"audit__calibrate": True, "audit__activate_logits": False}, [SWITCHES[0], SWITCHES[2], *SWITCHES[4:]]),
     ({"vae__output_limit": 1.0}, SWITCHES[1:]),
     ({"classifier__share": 0.25}, [*SWITCHES[:2], "but share replaced: 0.25", *SWITCHES[3:]]),
   ],
@@ -152,14 +153,14 @@ def test_every_condition_that_differs_from_the_run_is_changed_alone(audited, cha
 def test_a_schedule_of_ones_own_is_changed_too(audited):
   """Where rates agree and schedules do not, there is a row that changes the schedule alone."""
   found, _ = audited(audit__learning_rate=0.001)
-  assert len(found["switched"]) == 2 + len(SWITCHES)
+  assert [row["condition"] for row in found["switched"]] == [FIRST, *SWITCHES[:4], SWITCHES[5], LAST]
 
 
 def test_the_note_says_what_the_papers_conditions_are(audited):
   found, _ = audited()
   assert found["tables"][-1]["note"].startswith(
     "The paper's conditions: decoder range [-1, 1]; pixel values fitted to the data's: False; share replaced: 0.2; "
-    "LeakyReLU on the logits: True; classifier's learning rate 0.005. "
+    "LeakyReLU on the logits: True; classifier's learning rate 0.005; classifier's schedule constant. "
   )
   assert found["tables"][-1]["note"].endswith(tables.MARKS)
 
@@ -174,7 +175,8 @@ def test_rows_are_of_classifiers_trained_under_their_condition(audited):
     SWITCHES[1]: (theirs, 0.2, method(0.2, 1, True)),
     SWITCHES[2]: (theirs, 0.125, method(0.125, 1, False)),
     SWITCHES[3]: ((False, 0.005, "constant"), 0.2, method(0.2, 1, False)),
-    SWITCHES[4]: ((True, 0.001, "cosine"), 0.2, method(0.2, 1, False)),
+    SWITCHES[4]: ((True, 0.001, "constant"), 0.2, method(0.2, 1, False)),
+    SWITCHES[5]: ((True, 0.005, "cosine"), 0.2, method(0.2, 1, False)),
     LAST: (ours, 0.125, method(0.125, 2, True)),
   }
   table, needed, differences = found["tables"][-1], {}, []
@@ -200,12 +202,12 @@ def test_rows_are_of_classifiers_trained_under_their_condition(audited):
 
   trained = asked[2:]
   assert {under: set(arms) for _, under, arms, _ in trained} == needed
-  assert len(trained) == len(needed) == 4
+  assert len(trained) == len(needed) == 5
   assert all(len(arms) == len(set(arms)) and all(map(augment.known, arms)) for _, _, arms, _ in trained)
   folders = {under: folder for folder, under, _, _ in trained}
   assert folders[ours] == "classifier"
   assert folders[theirs] == "audit/activate_logits-True-learning_rate-0.005-schedule-constant"
-  assert len(set(folders.values())) == 4
+  assert len(set(folders.values())) == 5
 
 
 def test_a_short_decoder_range_stays_when_all_else_is_changed(audited):
@@ -255,7 +257,7 @@ def test_a_run_is_audited(smoke, run, tmp_path):
   names = ["latent_constraints", *augment.CONTROLS]
   assert set(found["explained"][0]["arms"]) == {"none", *(f"{name}:share=0.5" for name in names)}
   assert found["explained"][0]["arms"]["none"]["test"]["accuracy"] == own["none"]["test"]["accuracy"]
-  assert [row["condition"] for row in found["switched"]] == [FIRST, *SWITCHES[:-1], LAST]
+  assert [row["condition"] for row in found["switched"]] == [FIRST, *SWITCHES[:4], LAST]
   last = found["switched"][-1]  # what the run itself was trained under
   for arm in ("none", "latent_constraints"):
     assert last[arm]["test"]["accuracy"] == own[arm]["test"]["accuracy"]
