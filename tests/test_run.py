@@ -307,8 +307,12 @@ def test_loading_nothing_says_what_is_missing(tmp_path):
 
 def test_neither_tensorflow_nor_torch_is_imported(tmp_path, compilations):
   program = """
-import runpy, sys
-sys.modules.update(tensorflow=None, torch=None)
+import importlib.abc, runpy, sys
+class Hidden(importlib.abc.MetaPathFinder):
+  def find_spec(self, name, path=None, target=None):
+    if name.partition(".")[0] in ("tensorflow", "torch"):
+      raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hidden())
 runpy.run_path("run.py", run_name="__main__")
 """
   command = [sys.executable, "-c", program, SMOKE, f"--workdir={tmp_path}", "--stage=vae"]
