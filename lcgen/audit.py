@@ -160,24 +160,12 @@ def explained_tables(results: Mapping[str, Any], names: Mapping[str, str], share
     names: the arms by what they stand for.
     share: of each batch that was replaced.
   """
-  scores = [score for score in tables.scores(results) if score.kind in ("set", "mean")]
-  others = [name for name in names if name != augment.NONE]
+  scores, others = tables.headlines(results), {name: arm for name, arm in names.items() if name != augment.NONE}
   seeds = len(scores[0].values[augment.NONE])
-  differences = {
-    (name, score.name): statistics.paired(score.values[names[name]], score.values[augment.NONE])
-    for name in others
-    for score in scores
-  }
-  cells = dict(zip(differences, tables.compared(list(differences.values())), strict=True))
-  header = ["arm", *(score.name for score in scores)]
-  gained = [[name, *(cells[name, score.name] for score in scores)] for name in others]
-  gains = tables.Table(
-    f"Gain over `{augment.NONE}` in points of accuracy, {share:g} of each batch replaced, n = {seeds} seeds.",
-    header,
-    gained,
-    tables.MARKS,
-  )
-  explicable = [score for score in scores if statistics.verdict(differences[METHOD, score.name]) == "gain"]
+  caption = f"Gain over `{augment.NONE}` in points of accuracy, {share:g} of each batch replaced, n = {seeds} seeds."
+  gains = tables.gains_of(others, scores, caption)
+  gained = lambda score: statistics.paired(score.values[names[METHOD]], score.values[augment.NONE])
+  explicable = [score for score in scores if statistics.verdict(gained(score)) == "gain"]
   if not explicable:
     return [gains]
   shared = [
@@ -213,7 +201,7 @@ def switched_table(scored: Sequence[Mapping[str, Any]], sets: Sequence[str], not
     for name in sets
     for arm in others
   }
-  cells = dict(zip(differences, tables.compared(list(differences.values())), strict=True))
+  cells = tables.marked(differences)
   header = ["condition"]
   for name in sets:
     header += [f"{name}: {augment.NONE}, %", *(f"{name}: {arm}" for arm in others)]

@@ -114,9 +114,8 @@ def _gains(path: epath.Path, results: Mapping[str, Any]) -> None:
   """A panel a test set, a row an arm: its gain over `none` with its interval."""
   from matplotlib import pyplot
 
-  others = [arm for arm in results["arms"] if arm != augment.NONE]
-  wanted = [score for score in tables.scores(results) if score.kind in ("set", "mean")]
-  if not others or len(others) == len(results["arms"]):
+  others, wanted = tables.compared_arms(results), tables.headlines(results)
+  if not others:
     return path.unlink(missing_ok=True)
   rows = -(-len(wanted) // 3)
   size = (4.4 * min(len(wanted), 3) + 1.5, rows * (0.24 * len(others) + 1.3))
@@ -143,7 +142,7 @@ def draw_learning_curve(path: epath.Path, points: Sequence[Mapping[str, Any]]) -
   """A panel a score, a line an arm: accuracy over the number of labelled images."""
   from matplotlib import pyplot
 
-  by_point = [[score for score in tables.scores(point) if score.kind in ("set", "mean")] for point in points]
+  by_point = [tables.headlines(point) for point in points]
   labelled, panels_wanted = [point["labelled"] for point in points], len(by_point[0])
   columns = min(panels_wanted, 3)
   rows = -(-panels_wanted // columns)

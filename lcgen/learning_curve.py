@@ -61,9 +61,8 @@ def run(phases: Phases, trainer: Trainer, data: sources.Dataset, frozen: states.
 
 def curve_tables(points: list[Mapping[str, Any]]) -> list[tables.Table]:
   """For each score a table: a row a number of labels, the accuracy of `none` and what every other arm adds to it."""
-  by_point = [[score for score in tables.scores(point) if score.kind in ("set", "mean")] for point in points]
   found = []
-  for same in zip(*by_point, strict=True):
+  for same in zip(*map(tables.headlines, points), strict=True):
     others = [arm for arm in same[0].values if arm != augment.NONE]
     seeds = len(same[0].values[augment.NONE])
     differences = [statistics.paired(score.values[arm], score.values[augment.NONE]) for score in same for arm in others]

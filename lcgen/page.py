@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lcgen import augment, config, corruptions, html, tables, test_sets
+from lcgen import augment, config, corruptions, html, statistics, tables, test_sets
 
 _FIGURES = {  # file: (what it shows to those who do not see it, caption)
   "gains": (
@@ -100,8 +100,8 @@ def edits_words(results: Mapping[str, Any]) -> str:
     f"{tables.percent(results['samples']['actor']['classification_accuracy'])} % of the test images. "
     f"Of test images edited to another class (distance weight {edits['distance_weight']:g}) the judge gives "
     f"{tables.percent(edits['success'][usual])} % the requested class; they moved "
-    f"{tables.statistics.summary(edits['moved'][usual], digits=2)}, samples drawn anew lie "
-    f"{tables.statistics.summary(edits['anew'], digits=2)} away."
+    f"{statistics.summary(edits['moved'][usual], digits=2)}, samples drawn anew lie "
+    f"{statistics.summary(edits['anew'], digits=2)} away."
   )
 
 

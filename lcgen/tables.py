@@ -62,6 +62,11 @@ def scores(results: Mapping[str, Any]) -> list[Score]:
   ]
 
 
+def headlines(results: Mapping[str, Any]) -> list[Score]:
+  """The accuracies among them that differences are told of: of single sets, and means over families."""
+  return [score for score in scores(results) if score.kind in ("set", "mean")]
+
+
 def _scores_of(results: Mapping[str, Any], arm: str) -> Iterator[tuple[str, str, list[float]]]:
   scored, families = results["arms"][arm], results["robustness"][arm]
   for name, known in results["test_sets"].items():
@@ -113,20 +118,39 @@ def _words(score: Score, values: Sequence[float]) -> str:
 
 def gains(results: Mapping[str, Any]) -> Table | None:
   """Every arm's accuracy minus that of `none`; None where there is nothing to compare."""
-  others = [arm for arm in results["arms"] if arm != augment.NONE]
-  if not others or len(others) == len(results["arms"]):
+  others = compared_arms(results)
+  if not others:
     return None
-  wanted = [score for score in scores(results) if score.kind in ("set", "mean")]
-  differences = {
-    (score.name, arm): statistics.paired(score.values[arm], score.values[augment.NONE])
-    for score in wanted
-    for arm in others
-  }
-  cells = dict(zip(differences, compared(list(differences.values())), strict=True))
-  rows = [[arm, *(cells[score.name, arm] for score in wanted)] for arm in others]
   caption = f"Gain over `none` in points of accuracy, n = {len(results['seeds'])} seeds."
-  table = Table(caption, ["arm", *(score.name for score in wanted)], rows, MARKS)
+  table = gains_of({arm: arm for arm in others}, headlines(results), caption)
   return table if len(others) >= _WIDE else table.transposed("test set")
+
+
+def compared_arms(results: Mapping[str, Any]) -> list[str]:
+  """The arms that are held against `none`; empty where there is no such arm."""
+  return [arm for arm in results["arms"] if arm != augment.NONE] if augment.NONE in results["arms"] else []
+
+
+def gains_of(arms: Mapping[str, str], wanted: Sequence[Score], caption: str) -> Table:
+  """A row an arm, a column a score: what it adds to `none`, corrected as one family.
+
+  Args:
+    arms: by the names that the rows have.
+    wanted: the scores.
+    caption: of the table.
+  """
+  cells = marked({
+    (name, score.name): statistics.paired(score.values[arm], score.values[augment.NONE])
+    for name, arm in arms.items()
+    for score in wanted
+  })  # fmt: skip
+  rows = [[name, *(cells[name, score.name] for score in wanted)] for name in arms]
+  return Table(caption, ["arm", *(score.name for score in wanted)], rows, MARKS)
+
+
+def marked(differences: Mapping[Any, statistics.Difference]) -> dict[Any, str]:
+  """`compared`, by the keys of the differences."""
+  return dict(zip(differences, compared(list(differences.values())), strict=True))
 
 
 def compared(differences: Sequence[statistics.Difference]) -> list[str]:
@@ -145,12 +169,8 @@ def _stars(difference: statistics.Difference, adjusted: float | None) -> str:
 
 def in_short(results: Mapping[str, Any]) -> list[str]:
   """What the arms on samples are worth, in sentences that claim no more than their intervals."""
-  arms, wanted = list(results["arms"]), [score for score in scores(results) if score.kind in ("set", "mean")]
-  others = [arm for arm in arms if "latent_constraints" in arm]
-  if augment.NONE not in arms:
-    return []
-  sentences = []
-  for arm in others:
+  arms, wanted, sentences = list(results["arms"]), headlines(results), []
+  for arm in [arm for arm in compared_arms(results) if "latent_constraints" in arm]:
     found: dict[str, list[str]] = {}
     for score in wanted:
       difference = statistics.paired(score.values[arm], score.values[augment.NONE])
@@ -168,8 +188,8 @@ def in_short(results: Mapping[str, Any]) -> list[str]:
       "gain": "A gain is shown on",
       "loss": "A loss is shown on",
       "no difference shown": "No difference is shown on",
+      "one seed": "One seed shows nothing:",
     }
-    told["one seed"] = "One seed shows nothing:"
     parts = [f"{words} {', '.join(found[verdict])}." for verdict, words in told.items() if verdict in found]
     sentences.append(f"`{arm}` against `{augment.NONE}`, in points: {' '.join(parts)}")
   return sentences
@@ -279,13 +299,15 @@ def comma_separated(results: Mapping[str, Any]) -> str:
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator="\n")
   writer.writerow(columns)
+  others = compared_arms(results)
   for arm, scored in results["arms"].items():
     for name, values_by_score in scored.items():
       for score, values in values_by_score.items():
-        baseline = results["arms"].get(augment.NONE, scored)[name][score]
-        own, difference = statistics.paired(values, [0.0] * len(values)), statistics.paired(values, baseline)
-        apart = [difference.mean, *(difference.t_interval or ("", "")), *(difference.bootstrap_interval or ("", ""))]
-        compared_to_none = [*apart, difference.p] if arm != augment.NONE and augment.NONE in results["arms"] else []
-        line = [name, score, arm, own.n, own.mean, own.sd, *compared_to_none]
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        line = [name, score, arm, len(values), float(np.mean(values)), spread]
+        if arm in others:
+          difference = statistics.paired(values, results["arms"][augment.NONE][name][score])
+          intervals = difference.t_interval or (None, None), difference.bootstrap_interval or (None, None)
+          line += [difference.mean, *intervals[0], *intervals[1], difference.p]
         writer.writerow(["" if value is None else value for value in line + [""] * (len(columns) - len(line))])
   return buffer.getvalue()
