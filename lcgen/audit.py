@@ -84,17 +84,16 @@ class Audit:
     switched, second = self._switched()
     return {"tables": [table._asdict() for table in (*explained, switched)], "explained": first, "switched": second}
 
-  def _explained(self) -> tuple[list[tables.Table], list[dict[str, Any]]]:
+  def _explained(self) -> tuple[list[tables.Table], dict[str, Any]]:
     """For each share: the gain of the method and of every control, and how much of the former the latter explains."""
-    found, scored = [], []
-    usual = self._phases.config["classifier"]["share"]
+    usual, by_share = self._phases.config["classifier"]["share"], {}
     for share in self._phases.config["audit"]["shares"]:
       suffix = "" if share == usual else f":share={share:g}"
-      names = {augment.NONE: augment.NONE} | {name: name + suffix for name in (METHOD, *augment.CONTROLS)}
-      results = self._score(self._phases, "classifier", list(names.values()), self._wanted)
-      scored.append({"share": share} | results)
-      found += explained_tables(results, names, share)
-    return found, scored
+      by_share[share] = {augment.NONE: augment.NONE} | {name: name + suffix for name in (METHOD, *augment.CONTROLS)}
+    arms = dict.fromkeys(arm for names in by_share.values() for arm in names.values())
+    results = self._score(self._phases, "classifier", list(arms), self._wanted)
+    found = [table for share, names in by_share.items() for table in explained_tables(results, names, share)]
+    return found, results
 
   def _switched(self) -> tuple[tables.Table, list[dict[str, Any]]]:
     """The paper's comparison under its own conditions, with each of them changed alone, and with all changed."""
