@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import pathlib
@@ -18,19 +19,26 @@ def _strict_ranks():
 
 
 @pytest.fixture(scope="session")
-def compilations(tmp_path_factory):
+def common(tmp_path_factory, worker_id):
+  """A folder that all workers of the suite share."""
+  own = tmp_path_factory.getbasetemp()
+  return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def compilations(common):
   """Environment of the test suite's processes: they share what they compile."""
   return {
-    "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compilations")),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+    "JAX_COMPILATION_CACHE_DIR": str(common / "compilations"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compiled_once(compilations):
-  """This process keeps what it compiles where the suite's processes keep theirs."""
-  for name, value in compilations.items():
-    jax.config.update(name.lower(), float(value) if name.endswith("SECS") else value)
+def _compiled_once(tmp_path_factory):
+  """The suite's own processes keep what they compile too, each in a folder of its own."""
+  jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compilations")))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -63,12 +71,15 @@ def run(start):
 
 
 @pytest.fixture(scope="session")
-def smoke(run, tmp_path_factory):
-  """The workdir of a finished smoke run, to look at and not to change."""
-  workdir = tmp_path_factory.mktemp("smoke") / "run"
-  code, stdout, stderr = run("--config=configs/mnist5k.py:smoke", f"--workdir={workdir}")
-  assert code == 0, stderr
-  (workdir / "stdout.txt").write_text(stdout)
+def smoke(run, common):
+  """The workdir of a finished smoke run, to look at and not to change: the suite's workers share it."""
+  workdir = common / "smoke"
+  with open(common / "smoke.lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not (workdir / "stdout.txt").exists():
+      code, stdout, stderr = run("--config=configs/mnist5k.py:smoke", f"--workdir={workdir}")
+      assert code == 0, stderr
+      (workdir / "stdout.txt").write_text(stdout)
   return workdir
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -65,15 +66,16 @@ def test_a_run_leaves_what_it_promises(smoke):
       assert samples[name].shape == (100, 28, 28, 1)
 
 
-def test_a_finished_run_is_only_reported_again(smoke, run):
+def test_a_finished_run_is_only_reported_again(smoke, run, tmp_path):
   names = ("results.json", "metrics.jsonl", "config.json", "table.md", "report.html")
-  kept = {name: (smoke / name).read_bytes() for name in names}
-  (smoke / "table.md").unlink()
-  code, stdout, stderr = run(SMOKE, f"--workdir={smoke}")
+  workdir = shutil.copytree(smoke, tmp_path / "run")
+  kept = {name: (workdir / name).read_bytes() for name in names}
+  (workdir / "table.md").unlink()
+  code, stdout, stderr = run(SMOKE, f"--workdir={workdir}")
   assert code == 0, stderr
   assert kept["table.md"].decode() in stdout
   assert "steps/s" not in stderr
-  assert kept == {name: (smoke / name).read_bytes() for name in kept}
+  assert kept == {name: (workdir / name).read_bytes() for name in kept}
 
 
 def test_stages_come_one_by_one_and_keep_the_vae(run, tmp_path, smoke, read_results):
