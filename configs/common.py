@@ -211,13 +211,14 @@ def smoke(config: Config) -> None:
   config.seeds = 2
   config.classifier.arms, config.expected = "none,latent_constraints", ()
   config.data.train_limit, config.data.test_limit = 400, 100
-  config.vae.update(hidden_dim=32, depth=2, channels=(4, 8), latent_dim=8, epochs=2, batch_size=32)
+  # Batches of 30 cut an epoch into chunks of one length, which are compiled once.
+  config.vae.update(hidden_dim=32, depth=2, channels=(4, 8), latent_dim=8, epochs=2, batch_size=30)
   config.actor_critic.update(hidden_dim=32, depth=2, epochs=2, batch_size=64)
   config.energy.update(hidden_dim=32, depth=2, epochs=2, batch_size=64)
   config.rule.update(exemplars=512, epochs=2)
-  config.classifier.update(hidden_dim=16, channels=(4, 8), epochs=2)
+  config.classifier.update(hidden_dim=16, channels=(4, 8), epochs=2, batch_size=30)
   config.learning_curve.update(shares=(0.2, 1.0), arms="none,latent_constraints")
   config.evaluate.update(batch_size=64, samples_per_class=8)
   config.evaluate.sets = ("test", "generated_cifar10_c/contrast", "generated_mnist_c/stripe")
-  config.evaluate.judge.update(channels=(4, 8), feature_dim=16, epochs=2, batch_size=32)
+  config.evaluate.judge.update(channels=(4, 8), feature_dim=16, epochs=2, batch_size=30)
   config.train.update(chunk_steps=5, checkpoint_steps=8)

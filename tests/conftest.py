@@ -5,6 +5,9 @@ import pathlib
 import subprocess
 import sys
 
+# LLVM's optimisations would take most of the suite's time; where XLA_FLAGS is set, be it to "", all is compiled as set.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import jax
 import pytest
 

@@ -17,7 +17,7 @@ SMOKE = ["--config=configs/mnist5k.py:smoke", "--config.evaluate.sets=test,gener
 
 
 def devices(count):
-  return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+  return {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"}
 
 
 @pytest.mark.parametrize(
