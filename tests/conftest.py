@@ -5,9 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-# LLVM's optimisations would take most of the suite's time; where XLA_FLAGS is set, be it to "", all is compiled as set.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-
 import jax
 import pytest
 
@@ -30,10 +27,14 @@ def common(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def compilations(common):
-  """Environment of the test suite's processes: they share what they compile."""
+  """Environment of the test suite's processes: they share what they compile.
+
+  LLVM's optimisations would take most of their time: the processes go without, unless XLA_FLAGS says otherwise.
+  """
   return {
     "JAX_COMPILATION_CACHE_DIR": str(common / "compilations"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),
   }
 
 

@@ -16,17 +16,18 @@ from tests.conftest import ROOT
 SMOKE = ["--config=configs/mnist5k.py:smoke", "--config.evaluate.sets=test,generated_cifar10_c/contrast"]
 
 
-def devices(count):
-  return {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"}
+@pytest.fixture
+def four_devices(compilations):
+  return {"XLA_FLAGS": f"{compilations['XLA_FLAGS']} --xla_force_host_platform_device_count=4"}
 
 
 @pytest.mark.parametrize(
   ("seeds", "mesh"),
   [(2, {"seed": 2, "data": 2}), pytest.param(1, {"seed": 1, "data": 4}, marks=pytest.mark.slow)],
 )
-def test_every_phase_trains_the_same_on_one_device_and_four(tmp_path, compilations, seeds, mesh):
+def test_every_phase_trains_the_same_on_one_device_and_four(tmp_path, compilations, four_devices, seeds, mesh):
   command = [sys.executable, "-m", "tests.compare_devices", str(tmp_path), str(seeds)]
-  environment = os.environ | compilations | devices(4)
+  environment = os.environ | compilations | four_devices
   done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
   found = json.loads(done.stdout.splitlines()[-1])
@@ -36,8 +37,8 @@ def test_every_phase_trains_the_same_on_one_device_and_four(tmp_path, compilatio
   assert max(found["difference"].values()) < 1e-5, found
 
 
-def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, tmp_path):
-  code, _, stderr = run(*SMOKE, "--stage=vae", f"--workdir={tmp_path}", **devices(4))
+def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, four_devices, tmp_path):
+  code, _, stderr = run(*SMOKE, "--stage=vae", f"--workdir={tmp_path}", **four_devices)
   assert code == 0, stderr
   code, stdout, stderr = run(*SMOKE, f"--workdir={tmp_path}")
   assert code == 0, stderr
