@@ -140,10 +140,17 @@ def base() -> Config:
     points=8,  # from one image to the next
     count=5,  # images, as for edits
   )
+  config.benchmark = section(
+    phases="vae,actor_critic,energy,classifier,comparison,judge",  # comparison: all arms, classifier: one
+    chunks=5,  # that are timed
+    curve=(1, 2, 4, 8, 16),  # repetitions at once
+    seconds=20.0,  # a curve ends where one of its points takes longer
+  )
   config.train = section(
     chunk_steps=200,  # most steps between two looks at the metrics
     checkpoint_steps=2000,
     convolution="auto",  # matmul on a CPU, native elsewhere
+    dtype="float32",  # or bfloat16: of what the networks compute; parameters, statistics and losses are float32
   )
   return config
 

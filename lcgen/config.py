@@ -168,10 +168,17 @@ SCHEMA: dict[str, Any] = {
     "distance_weight": _WEIGHT,
   },
   "traverse": {"points": _at_least(2), "count": _POSITIVE},
+  "benchmark": {
+    "phases": _some_of("vae", "actor_critic", "energy", "classifier", "comparison", "judge"),
+    "chunks": _POSITIVE,
+    "curve": Rule(tuple, lambda value: all(type(s) is int and s > 0 for s in value), "whole numbers of at least 1"),
+    "seconds": _RATE,
+  },
   "train": {
     "chunk_steps": _POSITIVE,
     "checkpoint_steps": _POSITIVE,
     "convolution": _one_of("auto", "native", "matmul"),
+    "dtype": _one_of("float32", "bfloat16"),
   },
 }
 
@@ -190,7 +197,10 @@ _FREE = (
   "sample.",
   "edit.",
   "traverse.",
-  "train.",
+  "benchmark.",
+  "train.chunk_steps",
+  "train.checkpoint_steps",
+  "train.convolution",
 )
 
 

@@ -14,9 +14,11 @@ from etils import epath
 from lcgen import (
   audit,
   augment,
+  benchmark,
   checkpoint,
   commands,
   comparison,
+  compilation,
   constraints,
   door,
   errors,
@@ -44,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 _ASIDE = ("audit", "learning_curve")  # stages that leave the run's own results as they are
 _TRAINING = ("all", "vae", "actor_critic", "classifier", "evaluate", *_ASIDE)
-STAGES = (*_TRAINING, "data", "report", "verify", "inspect", *commands.STAGES)
+STAGES = (*_TRAINING, "data", "report", "verify", "inspect", "benchmark", *commands.STAGES)
 
 
 def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
@@ -59,6 +61,7 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
     InputError: where config, workdir and data do not fit together; nothing has been written then.
     NonFiniteError: where training broke down; the last good checkpoint is kept.
   """
+  compilation.keep(workdir.absolute().parent / ".compiled")
   known, results = door.check_workdir(config, workdir, stage), workdir / "results.json"
   labels = config["actor_critic"]["constraint"] == "labels"
   if stage in commands.STAGES:
@@ -69,6 +72,8 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
     verify.check(config["expected"], workdir)
   elif stage == "inspect":
     _inspect(config, workdir)
+  elif stage == "benchmark":
+    _benchmark(config, workdir)
   elif stage == "data":
     data = door.load_data(config, stage)
     print(inspection.data_words(data.facts, door.wanted_test_sets(config, stage), config["data"]["dir"]))
@@ -85,15 +90,27 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
       report.build(workdir, quiet=stage in _ASIDE)
 
 
-def _inspect(config: dict[str, Any], workdir: epath.Path) -> None:
-  """Builds everything, trains and downloads nothing; of a set that is not there, all but what needs its images."""
-  training = None
+def _benchmark(config: dict[str, Any], workdir: epath.Path) -> None:
+  """Times every phase on random images; the data set need not be there."""
+  facts, _ = _facts(config)
+  found = benchmark.run(Phases(config, facts))
+  report.write_json(workdir / "benchmark.json", found)
+  report.build_tables(workdir, "benchmark")
+
+
+def _facts(config: dict[str, Any]) -> tuple[sources.Facts, sources.Split | None]:
+  """What is known of the data set, and its training images where they are there."""
   try:
     data = door.read_data(config)
-    training, facts = data.train, data.facts
+    return data.facts, data.train
   except errors.MissingDataError as error:
-    print(f"{error}\nInspecting without the images.\n")
-    facts = sources.announced(config["data"]["name"], config["data"]["dir"])
+    print(f"{error}\nGoing on without the images.\n")
+    return sources.announced(config["data"]["name"], config["data"]["dir"]), None
+
+
+def _inspect(config: dict[str, Any], workdir: epath.Path) -> None:
+  """Builds everything, trains and downloads nothing; of a set that is not there, all but what needs its images."""
+  facts, training = _facts(config)
   phases = Phases(config, facts)
   if training is not None:
     door.check_fit(phases)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -76,6 +76,19 @@ class Timing:
   def summary(self) -> dict[str, float]:
     """As `results.json` has it."""
     return dataclasses.asdict(self) | {"ms_per_step": 1e3 * self.train_s / max(self.steps, 1)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+  """What some steps left: the state after step `step`, the terms of every step `[S, T]`, the seconds of compiling it.
+
+  The state is given up to the chunk after it.
+  """
+
+  step: int
+  state: Any
+  terms: dict[str, jax.Array]
+  compile_s: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +168,6 @@ def train(
   size = len(next(iter(data.values())))
   steps_per_epoch = size // phase.rows
   total = phase.steps(size)
-  lengths = chunk_lengths(steps_per_epoch, min(pace.chunk_steps, phase.longest or pace.chunk_steps))
 
   with checkpoint.Checkpoints(directory) as checkpoints:
     # 1. A finished phase is only loaded. 2. An unfinished one goes on where it was. 3. Else from scratch.
@@ -169,34 +181,16 @@ def train(
       return state, timing
     metrics.truncate(phase.name, step)
 
-    compiled, orders = {}, None
-    late = _LateMetrics(phase.name, steps_per_epoch, metrics)
+    late = LateMetrics(phase.name, steps_per_epoch, metrics)
     started, compiling = time.perf_counter(), 0.0
     with report.progress(phase.name, total, step) as advance:
-      while step < total:
-        epoch, position = divmod(step, steps_per_epoch)
-        count = _next_length(lengths, position)
-        if position == 0 or orders is None:
-          orders = _orders(phase, seeds, epoch, size)
-        rows = orders[:, position * phase.rows :][:, : count * phase.rows].reshape(len(seeds), count, phase.rows)
-        arguments = (
-          state,
-          phase.frozen,
-          data,
-          phase.keys,
-          jax.device_put(rows, parallel.per_seed(mesh)),
-          jax.device_put(np.int32(step), parallel.replicated(mesh)),
-        )
-        if count not in compiled:
-          before = time.perf_counter()
-          compiled[count] = _chunk(phase, mesh).lower(*arguments).compile()
-          compiling += time.perf_counter() - before
-        state, terms = compiled[count](*arguments)
-        step += count
+      for chunk in chunks(phase, data, state, step, seeds=seeds, mesh=mesh, longest=pace.chunk_steps):
+        before, step, state = step, chunk.step, chunk.state
+        compiling += chunk.compile_s
         validation = validate(state) if validate and step % steps_per_epoch == 0 else {}
-        late.push(step, terms, validation)
+        late.push(step, chunk.terms, validation)
         advance(step, late.latest)
-        if step == total or step // pace.checkpoint_steps > (step - count) // pace.checkpoint_steps:
+        if step == total or step // pace.checkpoint_steps > before // pace.checkpoint_steps:
           late.flush()
           if not _all_finite(state):
             raise errors.NonFiniteError(f"{phase.name}: a parameter is no longer finite at step {step}")
@@ -205,6 +199,44 @@ def train(
           started, compiling = time.perf_counter(), 0.0
           checkpoints.save(step, state, dataclasses.asdict(timing))
   return state, timing
+
+
+def chunks(
+  phase: Phase,
+  data: Mapping[str, jax.Array],
+  state: Any,
+  step: int,
+  *,
+  seeds: Sequence[int],
+  mesh: Mesh,
+  longest: int,
+) -> Iterator[Chunk]:
+  """Trains from `step` to the phase's end, at most `longest` steps at once; each length is compiled once."""
+  size = len(next(iter(data.values())))
+  steps_per_epoch, total = size // phase.rows, phase.steps(size)
+  lengths = chunk_lengths(steps_per_epoch, min(longest, phase.longest or longest))
+  compiled, orders = {}, None
+  while step < total:
+    epoch, position = divmod(step, steps_per_epoch)
+    count = _next_length(lengths, position)
+    if position == 0 or orders is None:
+      orders = _orders(phase, seeds, epoch, size)
+    rows = orders[:, position * phase.rows :][:, : count * phase.rows].reshape(len(seeds), count, phase.rows)
+    arguments = (
+      state,
+      phase.frozen,
+      data,
+      phase.keys,
+      jax.device_put(rows, parallel.per_seed(mesh)),
+      jax.device_put(np.int32(step), parallel.replicated(mesh)),
+    )
+    before = time.perf_counter()
+    if count not in compiled:
+      compiled[count] = compilable(phase, mesh).lower(*arguments).compile()
+    compile_s = time.perf_counter() - before
+    state, terms = compiled[count](*arguments)
+    step += count
+    yield Chunk(step, state, terms, compile_s)
 
 
 def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tuple[Any, Timing]:
@@ -219,13 +251,14 @@ def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tupl
     return checkpoints.restore(abstract_state(phase, mesh)), Timing(**checkpoints.record)
 
 
-def _chunk(phase: Phase, mesh: Mesh) -> Any:
+def compilable(phase: Phase, mesh: Mesh) -> Any:
   """The jitted function of many steps: `(state, frozen, data, keys, rows [S, T, B], first) -> (state, terms)`."""
 
   def chunk(state, frozen, data, key, rows, first):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + 1 + jnp.arange(len(rows)))
     return phase.advance(state, frozen, data, rows, keys)
 
+  chunk.__name__ = phase.name
   # The compiler may shard what a step returns as it likes; the next chunk takes it as this one did.
   mapped = parallel.over_seeds(chunk, mesh, (0, 0, None, 0, 0, None))
   return jax.jit(mapped, donate_argnums=0, out_shardings=parallel.per_seed(mesh))
@@ -248,7 +281,7 @@ def _all_finite(tree: Any) -> jax.Array:
   return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-class _LateMetrics:
+class LateMetrics:
   """Writes a chunk's metrics when the next chunk is already running, and finds what is not finite."""
 
   def __init__(self, phase: str, steps_per_epoch: int, metrics: report.MetricsFile):

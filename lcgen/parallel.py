@@ -87,6 +87,7 @@ def over_seeds(
 
     return jax.lax.map(one, tuple(args[index] for index in mapped))
 
+  local.__name__ = getattr(function, "__name__", "local")  # what a log of compilations calls it
   specs = tuple(PartitionSpec(SEED) if axis == 0 else PartitionSpec() for axis in in_axes)
   return jax.shard_map(
     local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED), axis_names={SEED}, check_vma=False

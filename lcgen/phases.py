@@ -303,6 +303,7 @@ class Phases:
     form = config["train"]["convolution"]
     if form == "auto":
       form = "matmul" if jax.default_backend() == "cpu" else "native"
+    dtype = jnp.dtype(config["train"]["dtype"])
     v, c, j = config["vae"], config["classifier"], config["evaluate"]["judge"]
     game, energy = config["actor_critic"], config["energy"]
     return Networks(
@@ -314,10 +315,11 @@ class Phases:
         channels=v["channels"],
         output_limit=v["output_limit"],
         form=form,
+        dtype=dtype,
       ),
-      actor=actor_critic.Actor(v["latent_dim"], game["hidden_dim"], game["depth"]),
-      critic=actor_critic.Critic(game["hidden_dim"], game["depth"], game["critic_batch_norm"]),
-      energy=actor_critic.Critic(energy["hidden_dim"], energy["depth"]),
+      actor=actor_critic.Actor(v["latent_dim"], game["hidden_dim"], game["depth"], dtype),
+      critic=actor_critic.Critic(game["hidden_dim"], game["depth"], game["critic_batch_norm"], dtype),
+      energy=actor_critic.Critic(energy["hidden_dim"], energy["depth"], dtype=dtype),
       classifier=classifier.Classifier(
         classes=classes,
         architecture=c["architecture"],
@@ -325,6 +327,7 @@ class Phases:
         channels=c["channels"],
         activate_logits=c["activate_logits"],
         form=form,
+        dtype=dtype,
       ),
       judge=classifier.Judge(classes, j["channels"], j["feature_dim"], form),
     )

@@ -45,6 +45,17 @@ def test_conv_transpose_gives_what_torch_gave(form):
   np.testing.assert_allclose(result, torch["outputs"], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("side", "inputs"), [(5, 3), (2, 16), (1, 3)])  # more pixels, or more channels
+def test_transposed_forms_agree(side, inputs):
+  images, kernel = (
+    jax.random.normal(jax.random.key(place), shape)
+    for place, shape in enumerate([(2, side, side + 1, inputs), (3, 3, inputs, 4)])
+  )
+  loss = lambda form: lambda *both: jnp.square(layers.conv_transpose(*both, form)).sum()
+  found = [jax.value_and_grad(loss(form), (0, 1))(images, kernel) for form in layers.FORMS]
+  chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("module", [layers.Conv(4, 1), layers.Conv(7, 1), layers.Conv(4, 2), layers.ConvTranspose(4)])
 def test_both_forms_agree_in_values_and_gradients(module):
   images = jax.random.normal(jax.random.key(0), (2, 8, 8, 5))

@@ -1,5 +1,7 @@
 """Actor and critic of phase 2 (paper, section 4, Figs. 15 and 16, Eq. 5)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -17,14 +19,15 @@ class ConditionalBody(nn.Module):
   hidden_dim: int
   depth: int
   batch_norm: bool = False
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, latents: jax.Array, conditions: jax.Array, train: bool = False) -> jax.Array:
-    embedding = nn.Dense(self.hidden_dim, name="condition")(conditions)
-    hidden = jnp.concatenate([embedding, latents], axis=-1)  # [B, hidden_dim + L]
+    embedding = nn.Dense(self.hidden_dim, dtype=self.dtype, name="condition")(conditions)
+    hidden = jnp.concatenate([embedding, latents.astype(embedding.dtype)], axis=-1)  # [B, hidden_dim + L]
     for _ in range(self.depth):
-      hidden = nn.Dense(self.hidden_dim)(hidden)
-      hidden = layers.NormalizedLeakyReLU()(hidden, train) if self.batch_norm else layers.leaky_relu(hidden)
+      hidden = nn.Dense(self.hidden_dim, dtype=self.dtype)(hidden)
+      hidden = layers.NormalizedLeakyReLU(self.dtype)(hidden, train) if self.batch_norm else layers.leaky_relu(hidden)
     return hidden
 
 
@@ -34,12 +37,13 @@ class Actor(nn.Module):
   latent_dim: int
   hidden_dim: int
   depth: int = 4
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, latents: jax.Array, conditions: jax.Array) -> jax.Array:
-    hidden = ConditionalBody(self.hidden_dim, self.depth)(latents, conditions)
-    gate = nn.sigmoid(nn.Dense(self.latent_dim, name="gate")(hidden))
-    proposal = nn.Dense(self.latent_dim, name="dz")(hidden)
+    hidden = ConditionalBody(self.hidden_dim, self.depth, dtype=self.dtype)(latents, conditions)
+    gate = nn.sigmoid(layers.Head(self.latent_dim, dtype=self.dtype, name="gate")(hidden))
+    proposal = layers.Head(self.latent_dim, dtype=self.dtype, name="dz")(hidden)
     return (1 - gate) * latents + gate * proposal  # Eq. 5
 
 
@@ -49,8 +53,9 @@ class Critic(nn.Module):
   hidden_dim: int
   depth: int = 4
   batch_norm: bool = False
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, latents: jax.Array, conditions: jax.Array, train: bool = False) -> jax.Array:
-    hidden = ConditionalBody(self.hidden_dim, self.depth, self.batch_norm)(latents, conditions, train)
-    return nn.Dense(1, name="logit")(hidden)[:, 0]
+    hidden = ConditionalBody(self.hidden_dim, self.depth, self.batch_norm, self.dtype)(latents, conditions, train)
+    return layers.Head(1, dtype=self.dtype, name="logit")(hidden)[:, 0]

@@ -1,6 +1,7 @@
 """The classifier of phase 3 (paper, section 4, Fig. 17) and the judge that scores samples."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -18,6 +19,7 @@ class Classifier(nn.Module):
     channels: layers of the convolutional trunk, each halving the image.
     activate_logits: leaky ReLU on the logits, as the published code has it; a flaw kept for comparison.
     form: form of the convolutions, one of `layers.FORMS`.
+    dtype: what the layers compute in.
   """
 
   classes: int
@@ -26,13 +28,15 @@ class Classifier(nn.Module):
   channels: Sequence[int]
   activate_logits: bool = False
   form: str = "native"
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    trunk = (
-      layers.ConvBlocks(self.channels, self.form) if self.architecture == "conv" else layers.DenseBlocks(self.widths)
-    )
-    logits = nn.Dense(self.classes)(trunk(images, train))
+    if self.architecture == "conv":
+      trunk = layers.ConvBlocks(self.channels, self.form, self.dtype)
+    else:
+      trunk = layers.DenseBlocks(self.widths, self.dtype)
+    logits = layers.Head(self.classes, dtype=self.dtype)(trunk(images, train))
     return layers.leaky_relu(logits) if self.activate_logits else logits
 
 

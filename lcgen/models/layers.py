@@ -3,9 +3,15 @@
 XLA's own convolutions are several times slower than a matrix product on a CPU, and slower still inside a
 loop. `form="matmul"` writes them as one matrix product with slices or shifts around it; `form="native"` leaves
 them to XLA. Both take the same parameters and compute the same numbers.
+
+`dtype` is what layers compute in, None for that of their inputs; parameters, batch statistics and what the networks
+return are float32 always.
 """
 
+import functools
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,15 +58,20 @@ def _conv_gather(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array
 
 
 def _conv_scatter(images: jax.Array, kernel: jax.Array) -> jax.Array:
-  """One matrix product, then nine shifts added: less memory where there are fewer outputs than inputs."""
-  height, width = images.shape[1:3]
-  products = jnp.einsum("bhwi,yxio->yxbhwo", images, kernel)
-  products = jnp.pad(products, ((0, 0),) * 3 + ((1, 1), (1, 1), (0, 0)))
-  return sum(
-    products[row, column, :, row : row + height, column : column + width]
+  """One matrix product, then nine shifts added: less memory where there are fewer outputs than inputs.
+
+  The shifts have the pixels innermost: over a few channels they would not be vectorised.
+  """
+  batch, height, width, inputs = images.shape
+  taps = kernel.transpose(0, 1, 3, 2).reshape(-1, inputs)  # [9 O, I]
+  products = (taps @ images.reshape(-1, inputs).T).reshape(_KERNEL, _KERNEL, -1, batch, height, width)
+  products = jnp.pad(products, ((0, 0),) * 4 + ((1, 1), (1, 1)))
+  shifted = sum(
+    products[row, column, ..., row : row + height, column : column + width]
     for row in range(_KERNEL)
     for column in range(_KERNEL)
   )
+  return shifted.transpose(1, 2, 3, 0)
 
 
 def conv_transpose(images: jax.Array, kernel: jax.Array, form: str) -> jax.Array:
@@ -78,17 +89,47 @@ def conv_transpose(images: jax.Array, kernel: jax.Array, form: str) -> jax.Array
     return lax.conv_general_dilated(
       images, kernel[::-1, ::-1], (1, 1), ((1, 2), (1, 2)), lhs_dilation=(2, 2), dimension_numbers=_DIMENSIONS
     )
+  _, height, width, inputs = images.shape
+  # Many pixels: their copies cost most. Many channels: the kernel does, and is read once.
+  return (_transpose_gather if 2 * height * width >= inputs else _transpose_scatter)(images, kernel)
+
+
+# Output pixel 2i + k - 1 receives input pixel i times tap k: even pixels see tap 1 of their own input pixel, odd ones
+# tap 2 of it and tap 0 of the next. Pairs (offset of the input pixel, tap) for even and odd pixels:
+_PHASES = (((0, 1),), ((0, 2), (1, 0)))
+
+
+def _transpose_gather(images: jax.Array, kernel: jax.Array) -> jax.Array:
+  """For each of the four kinds of output pixels the input pixels that it sees, then a matrix product."""
+  batch, height, width, _ = images.shape
+  padded = jnp.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))
+  rows = []
+  for vertical in _PHASES:
+    pixels = []
+    for horizontal in _PHASES:
+      pairs = list(itertools.product(vertical, horizontal))
+      seen = [padded[:, y : y + height, x : x + width] for (y, _), (x, _) in pairs]
+      taps = [kernel[row, column] for (_, row), (_, column) in pairs]
+      pixels.append(jnp.concatenate(seen, axis=-1) @ jnp.concatenate(taps))
+    rows.append(jnp.stack(pixels, axis=3))  # [B, H, W, 2, O]
+  return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
+
+
+def _transpose_scatter(images: jax.Array, kernel: jax.Array) -> jax.Array:
+  """One matrix product with all taps, then shifts added."""
   batch, height, width, _ = images.shape
   inputs, outputs = kernel.shape[2:]
   products = images @ kernel.transpose(2, 0, 1, 3).reshape(inputs, -1)
   products = products.reshape(batch, height, width, _KERNEL, _KERNEL, outputs)
-  # Output pixel 2i + k - 1 receives input pixel i times tap k: even pixels see tap 1, odd pixels tap 2 of
-  # their own input pixel and tap 0 of the next.
   following = jnp.pad(products, ((0, 0), (0, 1), (0, 0)) + ((0, 0),) * 3)[:, 1:]
   rows = jnp.stack([products[..., 1, :, :], products[..., 2, :, :] + following[..., 0, :, :]], axis=2)
   following = jnp.pad(rows, ((0, 0),) * 3 + ((0, 1), (0, 0), (0, 0)))[:, :, :, 1:]
   pixels = jnp.stack([rows[..., 1, :], rows[..., 2, :] + following[..., 0, :]], axis=4)  # [B, H, 2, W, 2, O]
   return pixels.reshape(batch, 2 * height, 2 * width, outputs)
+
+
+# A linear layer that ends a network: its output is float32, whatever went in.
+Head = functools.partial(nn.Dense, dot_general=functools.partial(lax.dot_general, preferred_element_type=jnp.float32))
 
 
 class Conv(nn.Module):
@@ -97,10 +138,11 @@ class Conv(nn.Module):
   features: int
   stride: int = 1
   form: str = "native"
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    kernel, bias = _conv_parameters(self, images.shape[-1], self.features)
+    images, kernel, bias = _conv_operands(self, images)
     return conv(images, kernel, self.stride, self.form) + bias
 
 
@@ -109,18 +151,19 @@ class ConvTranspose(nn.Module):
 
   features: int
   form: str = "native"
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    kernel, bias = _conv_parameters(self, images.shape[-1], self.features)
+    images, kernel, bias = _conv_operands(self, images)
     return conv_transpose(images, kernel, self.form) + bias
 
 
-def _conv_parameters(module: nn.Module, inputs: int, outputs: int) -> tuple[jax.Array, jax.Array]:
-  shape = (_KERNEL, _KERNEL, inputs, outputs)
+def _conv_operands(module: Conv | ConvTranspose, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  shape = (_KERNEL, _KERNEL, images.shape[-1], module.features)
   kernel = module.param("kernel", nn.initializers.lecun_normal(), shape)
-  bias = module.param("bias", nn.initializers.zeros_init(), (1, 1, 1, outputs))
-  return kernel, bias
+  bias = module.param("bias", nn.initializers.zeros_init(), (1, 1, 1, module.features))
+  return nn.dtypes.promote_dtype(images, kernel, bias, dtype=module.dtype)
 
 
 def leaky_relu(inputs: jax.Array) -> jax.Array:
@@ -130,21 +173,25 @@ def leaky_relu(inputs: jax.Array) -> jax.Array:
 class NormalizedLeakyReLU(nn.Module):
   """Batch norm (momentum 0.9, epsilon 1e-5, as in the published code), then leaky ReLU."""
 
+  dtype: Any = None
+
   @nn.compact
   def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
-    return leaky_relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)(inputs))
+    normalize = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
+    return leaky_relu(normalize(inputs))
 
 
 class DenseBlocks(nn.Module):
   """`len(widths)` times (linear, batch norm, leaky ReLU); `[B, ...]` -> `[B, widths[-1]]`."""
 
   widths: Sequence[int]
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, inputs: jax.Array, train: bool) -> jax.Array:
     hidden = inputs.reshape(inputs.shape[0], -1)
     for width in self.widths:
-      hidden = NormalizedLeakyReLU()(nn.Dense(width)(hidden), train)
+      hidden = NormalizedLeakyReLU(self.dtype)(nn.Dense(width, dtype=self.dtype)(hidden), train)
     return hidden
 
 
@@ -153,10 +200,12 @@ class ConvBlocks(nn.Module):
 
   channels: Sequence[int]
   form: str = "native"
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> jax.Array:
     hidden = images
     for features in self.channels:
-      hidden = NormalizedLeakyReLU()(Conv(features, stride=2, form=self.form)(hidden), train)
+      hidden = Conv(features, stride=2, form=self.form, dtype=self.dtype)(hidden)
+      hidden = NormalizedLeakyReLU(self.dtype)(hidden, train)
     return hidden.reshape(hidden.shape[0], -1)

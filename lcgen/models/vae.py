@@ -1,6 +1,7 @@
 """The variational autoencoder of phase 1 (paper, section 4, Fig. 14)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,17 +46,20 @@ class ConvDecoder(nn.Module):
   image_shape: Sequence[int]
   channels: Sequence[int]
   form: str
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
     height, width, colours = self.image_shape
     shrink = 2 ** len(self.channels)
     rows, columns = -(-height // shrink), -(-width // shrink)
-    hidden = nn.Dense(rows * columns * self.channels[-1])(latents)
+    hidden = nn.Dense(rows * columns * self.channels[-1], dtype=self.dtype)(latents)
     hidden = hidden.reshape(-1, rows, columns, self.channels[-1])
     for features in (*self.channels[-2::-1], self.channels[0]):
-      hidden = layers.NormalizedLeakyReLU()(layers.ConvTranspose(features, form=self.form)(hidden), train)
-    return layers.Conv(colours, form=self.form)(hidden[:, :height, :width])
+      hidden = layers.ConvTranspose(features, self.form, self.dtype)(hidden)
+      hidden = layers.NormalizedLeakyReLU(self.dtype)(hidden, train)
+    images = layers.Conv(colours, form=self.form, dtype=self.dtype)(hidden[:, :height, :width])
+    return images.astype(jnp.float32)
 
 
 class DenseDecoder(nn.Module):
@@ -63,12 +67,13 @@ class DenseDecoder(nn.Module):
 
   image_shape: Sequence[int]
   widths: Sequence[int]
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
     height, width, colours = self.image_shape
-    hidden = layers.DenseBlocks(self.widths)(latents, train)
-    return nn.Dense(height * width * colours)(hidden).reshape(-1, height, width, colours)
+    hidden = layers.DenseBlocks(self.widths, self.dtype)(latents, train)
+    return layers.Head(height * width * colours, dtype=self.dtype)(hidden).reshape(-1, height, width, colours)
 
 
 class VAE(nn.Module):
@@ -83,6 +88,7 @@ class VAE(nn.Module):
     output_limit: the decoder's range is `[-output_limit, output_limit]`. 2 reaches every data value; the
       paper's decoder stops at 1.
     form: form of the convolutions, one of `layers.FORMS`.
+    dtype: what the layers compute in.
   """
 
   image_shape: Sequence[int]
@@ -92,16 +98,17 @@ class VAE(nn.Module):
   channels: Sequence[int]
   output_limit: float = 2.0
   form: str = "native"
+  dtype: Any = None
 
   def setup(self):
     if self.architecture == "conv":
-      self.trunk = layers.ConvBlocks(self.channels, self.form)
-      self.decoder = ConvDecoder(self.image_shape, self.channels, self.form)
+      self.trunk = layers.ConvBlocks(self.channels, self.form, self.dtype)
+      self.decoder = ConvDecoder(self.image_shape, self.channels, self.form, self.dtype)
     else:
-      self.trunk = layers.DenseBlocks(self.widths)
-      self.decoder = DenseDecoder(self.image_shape, self.widths[::-1])
-    self.mean = nn.Dense(self.latent_dim)
-    self.logvar = nn.Dense(self.latent_dim)
+      self.trunk = layers.DenseBlocks(self.widths, self.dtype)
+      self.decoder = DenseDecoder(self.image_shape, self.widths[::-1], self.dtype)
+    self.mean = layers.Head(self.latent_dim, dtype=self.dtype)
+    self.logvar = layers.Head(self.latent_dim, dtype=self.dtype)
 
   def encode(self, images: jax.Array, train: bool = False) -> Posterior:
     """q(z|x) for images `[B, H, W, C]`."""

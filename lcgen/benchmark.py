@@ -1,0 +1,247 @@
+"""How fast every phase trains on this device, inside the real loop, and what bounds it; on random images."""
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from lcgen import freeze, loop, parallel, report, tables
+from lcgen import state as states
+from lcgen.phases import Phases
+
+ARM = "latent_constraints"  # of the phase "classifier"; "comparison" trains all arms of the config
+_UNSTEADY = 1  # epochs before the loop runs steadily
+_REPEATS = 5  # of what the ceilings are measured by, the best of which counts
+_COPIED_BYTES = 2**28
+_SIDES = {"cpu": 2048}  # of the matrices whose product is timed
+_SIDE = 8192  # on accelerators
+_NEAR = 0.5  # of a ceiling: what comes this close is bound by it
+
+
+@dataclasses.dataclass(frozen=True)
+class Ceilings:
+  """What this device was measured to do at best: FLOP/s of a large matrix product, bytes/s of a large copy."""
+
+  flops_per_s: float
+  bytes_per_s: float
+
+
+def run(phases: Phases) -> dict[str, Any]:
+  """What `benchmark.json` holds: the device, its ceilings, and every phase with one repetition and with several.
+
+  Args:
+    phases: of a config; its sizes and its section `benchmark` count.
+  """
+  section, ceilings = phases.config["benchmark"], measure_ceilings()
+  found = {name: measure(phases, name, ceilings) for name in section["phases"]}
+  curve = {name: _curve(phases, name) for name in section["phases"]}
+  device = jax.devices()[0]
+  return {
+    "device": f"{jax.device_count()} x {device.device_kind}",
+    "seeds": len(phases.seeds),
+    "ceilings": dataclasses.asdict(ceilings),
+    "phases": found,
+    "curve": curve,
+    "tables": [table._asdict() for table in (phase_table(found, ceilings), curve_table(curve))],
+  }
+
+
+def measure(phases: Phases, name: str, ceilings: Ceilings) -> dict[str, Any]:
+  """One phase: times inside the loop per step and repetition, and what a step costs in FLOPs, bytes and memory."""
+  mesh = parallel.make_mesh(len(phases.seeds))
+  phase, data = prepare(phases, name, mesh)
+  seconds, compile_s, steps = _train(phases, phase, data, mesh)
+  each = [1e3 * second / steps / len(phases.seeds) for second in seconds]
+  bare = 1e3 * _bare_seconds(phases, phase, data, mesh) / len(phases.seeds)
+  median, cost = statistics.median(each), step_cost(phase, data)
+  flops, traffic = cost["flops"] / median * 1e3, cost["bytes"] / median * 1e3
+  return {
+    "ms_per_step": median,
+    "ms_spread": max(each) - min(each),
+    "ms_bare": bare,
+    "compile_s": compile_s,
+    "images_per_s": phase.rows / median * 1e3,
+    "flops_per_step": cost["flops"],
+    "bytes_per_step": cost["bytes"],
+    "flops_per_s": flops,
+    "bytes_per_s": traffic,
+    "of_flops": flops / ceilings.flops_per_s,
+    "of_bytes": traffic / ceilings.bytes_per_s,
+    "peak_bytes": cost["peak_bytes"],
+    "bound": _bound(flops / ceilings.flops_per_s, traffic / ceilings.bytes_per_s),
+  }
+
+
+def prepare(phases: Phases, name: str, mesh: jax.sharding.Mesh) -> tuple[loop.Phase, dict[str, jax.Array]]:
+  """A phase with what it needs to run, untrained, and random images for as many steps as a chunk may have."""
+  seeds, facts = len(phases.seeds), phases.facts
+  if name == "vae":
+    phase = phases.vae()
+  elif name == "judge":
+    phase = phases.judge()
+  else:
+    variables = loop.init(phases.vae(), mesh).variables
+    ones = {key: jnp.ones(leaf.shape, leaf.dtype) for key, leaf in phases.statistics().items()}
+    frozen = jax.device_put(states.Frozen(variables, **ones), parallel.per_seed(mesh))
+    game, energy = phases.actor_critic(frozen), phases.energy(frozen)
+    if name in ("actor_critic", "energy"):
+      phase = {"actor_critic": game, "energy": energy}[name]
+    else:
+      arms = phases.config["classifier"]["arms"] if name == "comparison" else (ARM,)
+      frozen = frozen.replace(
+        actor={"params": loop.init(game, mesh).actor_average}, energy={"params": loop.init(energy, mesh).average}
+      )
+      phase = phases.classifiers(name, arms, frozen)
+  size = phases.config["train"]["chunk_steps"] * phase.rows
+  random, classes = np.random.default_rng(0), len(facts.class_names)
+  images = random.integers(0, 256, (size, *facts.shape), np.uint8)
+  labels = np.arange(size, dtype=np.int32) % classes
+  if name in ("classifier", "comparison"):
+    labelled = freeze.labelled(labels, classes, [np.arange(size)] * seeds)
+    phase = dataclasses.replace(phase, frozen=phase.frozen.replace(labelled=labelled))
+  return phase, jax.device_put({"image": images, "label": labels}, parallel.replicated(mesh))
+
+
+def _train(phases: Phases, phase: loop.Phase, data: Mapping[str, jax.Array], mesh) -> tuple[list[float], float, int]:
+  """Seconds of each epoch in the steady loop, seconds of compilation, steps of an epoch."""
+  chunks, longest = phases.config["benchmark"]["chunks"], phases.config["train"]["chunk_steps"]
+  size = len(data["image"])
+  steps = size // phase.rows
+  phase = dataclasses.replace(phase, epochs=chunks + _UNSTEADY)
+  ends, compile_s = [], 0.0
+  with tempfile.TemporaryDirectory() as folder:
+    late = loop.LateMetrics(phase.name, steps, report.MetricsFile(epath.Path(folder) / "metrics.jsonl"))
+    state = loop.init(phase, mesh)
+    for chunk in loop.chunks(phase, data, state, 0, seeds=phases.seeds, mesh=mesh, longest=longest):
+      late.push(chunk.step, chunk.terms, {})  # waits for the chunk before
+      compile_s += chunk.compile_s
+      if chunk.step % steps == 0:
+        ends.append(time.perf_counter())
+    late.flush()
+    ends.append(time.perf_counter())
+  return list(np.diff(ends)[_UNSTEADY:]), compile_s, steps
+
+
+def _bare_seconds(phases: Phases, phase: loop.Phase, data: Mapping[str, jax.Array], mesh: jax.sharding.Mesh) -> float:
+  """Seconds a step where the compiled steps follow each other with nothing between them."""
+  longest = min(phases.config["train"]["chunk_steps"], phase.longest or len(data["image"]))
+  rows = np.arange(longest * phase.rows, dtype=np.int32).reshape(1, longest, phase.rows)
+  state = loop.init(phase, mesh)
+  rest = (
+    phase.frozen,
+    data,
+    phase.keys,
+    jax.device_put(np.repeat(rows, len(phases.seeds), axis=0), parallel.per_seed(mesh)),
+    jax.device_put(np.int32(0), parallel.replicated(mesh)),
+  )
+  compiled = loop.compilable(phase, mesh).lower(state, *rest).compile()
+  seconds = []
+  for _ in range(_UNSTEADY + phases.config["benchmark"]["chunks"]):
+    started = time.perf_counter()
+    state, terms = compiled(state, *rest)
+    jax.block_until_ready(terms)
+    seconds.append(time.perf_counter() - started)
+  return statistics.median(seconds[_UNSTEADY:]) / longest
+
+
+def step_cost(phase: loop.Phase, data: Mapping[str, jax.Array]) -> dict[str, float]:
+  """What the compiler says of one step of one repetition: FLOPs, bytes read and written, most bytes held at once."""
+  one = lambda tree: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+  key = jax.ShapeDtypeStruct((), phase.keys.dtype)
+  state, frozen = jax.eval_shape(phase.init, key), one(phase.frozen)
+  rows, keys = jax.ShapeDtypeStruct((1, phase.rows), jnp.int32), jax.ShapeDtypeStruct((1,), key.dtype)
+  compiled = jax.jit(phase.advance, donate_argnums=0).lower(state, frozen, data, rows, keys).compile()
+  cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+  held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+  return {
+    "flops": cost["flops"],
+    "bytes": cost["bytes accessed"],
+    "peak_bytes": held + memory.temp_size_in_bytes,
+  }
+
+
+def measure_ceilings() -> Ceilings:
+  """The best of a few large matrix products in float32, and of a few large copies."""
+  side = _SIDES.get(jax.default_backend(), _SIDE)
+  matrix, block = jnp.ones((side, side)), jnp.ones(_COPIED_BYTES // 4)
+  return Ceilings(
+    2 * side**3 / _best_seconds(jax.jit(lambda a: a @ a / side), matrix),
+    2 * _COPIED_BYTES / _best_seconds(jax.jit(lambda a: a + 1, donate_argnums=0), block),
+  )
+
+
+def _best_seconds(function: Callable[[jax.Array], jax.Array], value: jax.Array) -> float:
+  """Of one call; each takes what the last returned, so that nothing is allocated anew."""
+  seconds = []
+  for _ in range(_REPEATS + 1):  # the first compiles
+    started = time.perf_counter()
+    value = function(value).block_until_ready()
+    seconds.append(time.perf_counter() - started)
+  return min(seconds)
+
+
+def _curve(phases: Phases, name: str) -> list[dict[str, float]]:
+  """Milliseconds of a step of all repetitions at once, for each of their numbers; to where one takes too long."""
+  section, points = phases.config["benchmark"], []
+  for seeds in section["curve"]:
+    several = Phases(phases.config | {"seeds": seeds}, phases.facts)
+    mesh = parallel.make_mesh(seeds)
+    seconds, _, steps = _train(several, *prepare(several, name, mesh), mesh)
+    points.append({"seeds": seeds, "ms_per_step": 1e3 * statistics.median(seconds) / steps})
+    if sum(seconds) > section["seconds"]:
+      break
+  return points
+
+
+def _bound(of_flops: float, of_bytes: float) -> str:
+  """What keeps a step from being faster."""
+  if max(of_flops, of_bytes) < _NEAR:
+    return "neither"
+  return "arithmetic" if of_flops > of_bytes else "memory"
+
+
+def phase_table(found: Mapping[str, Mapping[str, Any]], ceilings: Ceilings) -> tables.Table:
+  """A row a phase."""
+  header = ["phase", "ms a step", "images/s", "compilation, s", "GFLOP/s", "GB/s", "loop, %", "peak, MiB", "bound by"]
+  rows = [
+    [
+      name,
+      f"{one['ms_per_step']:.3g} ± {one['ms_spread'] / 2:.2g}",
+      f"{one['images_per_s']:,.0f}",
+      f"{one['compile_s']:.1f}",
+      f"{one['flops_per_s'] / 1e9:,.1f} ({100 * one['of_flops']:.0f} %)",
+      f"{one['bytes_per_s'] / 1e9:,.1f} ({100 * one['of_bytes']:.0f} %)",
+      f"{100 * (1 - one['ms_bare'] / one['ms_per_step']):.1f}",
+      f"{one['peak_bytes'] / 2**20:,.0f}",
+      one["bound"],
+    ]
+    for name, one in found.items()
+  ]
+  return tables.Table(
+    "Training steps inside the loop, a repetition.",
+    header,
+    rows,
+    f"Time: median and half the spread. FLOPs and bytes are the compiler's count, in brackets their share of what this "
+    f"device was measured to do: {ceilings.flops_per_s / 1e9:,.0f} GFLOP/s in a matrix product, "
+    f"{ceilings.bytes_per_s / 1e9:,.1f} GB/s in a copy; above 100 % comes from caches. Loop: the share of the time "
+    "that it takes beside the compiled steps.",
+  )
+
+
+def curve_table(curve: Mapping[str, Sequence[Mapping[str, float]]]) -> tables.Table:
+  """A row a phase, a column a number of repetitions."""
+  counts = sorted({point["seeds"] for points in curve.values() for point in points})
+  rows = []
+  for name, points in curve.items():
+    known = {point["seeds"]: point["ms_per_step"] for point in points}
+    rows.append([name, *(f"{known[count]:.3g}" if count in known else "–" for count in counts)])
+  return tables.Table(
+    "Milliseconds a step of several repetitions at once, by their number.", ["phase", *map(str, counts)], rows, ""
+  )

@@ -1,0 +1,120 @@
+"""What a step costs by the compiler's own count, and that nothing is lost around it; no absolute times."""
+
+import dataclasses
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcgen import benchmark, config, inspection, loop, parallel
+from lcgen.data import sources
+from lcgen.phases import Phases
+from tests.helpers import load_config
+
+DIGITS = sources.Facts("digits", (28, 28, 1), tuple("0123456789"), 3600, 400, 1000)
+FIELDS = {field.name for field in dataclasses.fields(benchmark.Ceilings)}
+NAMES = ("vae", "actor_critic", "energy", "classifier", "comparison", "judge")
+
+
+def phases_of(*variant, **changes):
+  return Phases(config.checked(load_config("mnist5k", *variant, **changes)), DIGITS)
+
+
+@pytest.fixture(scope="module")
+def small():
+  return phases_of("smoke", benchmark__chunks=2, benchmark__curve=(1, 2), train__chunk_steps=3)
+
+
+def size_of(tree):
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def prepared(phases, name):
+  return benchmark.prepare(phases, name, parallel.make_mesh(len(phases.seeds)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_phase_can_be_timed(small, name):
+  found = benchmark.measure(small, name, benchmark.Ceilings(1e9, 1e9))
+  assert all(value > 0 for key, value in found.items() if key not in ("bound", "ms_spread"))
+  assert found["images_per_s"] == pytest.approx(prepared(small, name)[0].rows / found["ms_per_step"] * 1e3)
+  assert found["of_flops"] == pytest.approx(found["flops_per_step"] / found["ms_per_step"] * 1e3 / 1e9)
+
+
+def test_the_command_needs_no_data_and_trains_nothing(run, tmp_path):
+  flags = ("--config=configs/cifar10.py:smoke", f"--config.data.dir={tmp_path / 'nothing'}", "--stage=benchmark")
+  sizes = ("--config.benchmark.phases=vae,judge", "--config.benchmark.curve=(1,2)", "--config.train.chunk_steps=2")
+  code, stdout, stderr = run(*flags, *sizes, f"--workdir={tmp_path / 'run'}")
+  assert code == 0, stderr
+  found = json.loads((tmp_path / "run" / "benchmark.json").read_text())
+  assert {path.name for path in (tmp_path / "run").iterdir()} == {"benchmark.json", "benchmark.md"}
+  assert (tmp_path / "run" / "benchmark.md").read_text() in stdout
+  assert set(found["phases"]) == set(found["curve"]) == {"vae", "judge"}
+  assert set(found["ceilings"]) == FIELDS
+  assert [point["seeds"] for point in found["curve"]["vae"]] == [1, 2]
+
+
+@pytest.mark.parametrize(("name", "network"), [("vae", "vae"), ("classifier", "classifier")])
+def test_a_step_multiplies_what_its_equations_ask_for(name, network):
+  """A linear layer's products forward, for its weights and for its inputs, and little beside them."""
+  phases = phases_of(vae__latent_dim=256, vae__hidden_dim=512, classifier__hidden_dim=1024, actor_critic__depth=1)
+  phase, data = prepared(phases, name)
+  weights = sum(math.prod(shape) for shape in inspection.parameter_shapes(phases.networks)[network].values())
+  products = 6 * phase.rows * weights
+  assert 0.8 * products < benchmark.step_cost(phase, data)["flops"] < 1.3 * products + 2e7
+
+
+def test_a_vae_step_moves_its_parameters_a_bounded_number_of_times():
+  """Adam reads and writes parameters and two moments, the products read weights and write gradients."""
+  phase, data = prepared(phases_of(vae__latent_dim=256, vae__hidden_dim=1024), "vae")
+  state = jax.eval_shape(phase.init, jax.random.key(0))
+  assert benchmark.step_cost(phase, data)["bytes"] < 18 * size_of(state.params)
+
+
+def test_samples_of_many_steps_cost_the_actors_parameters_once():
+  phases = phases_of(actor_critic__hidden_dim=512, vae__hidden_dim=512)
+  phase, data = prepared(phases, "classifier")
+  one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
+  policy = phase.advance.keywords["arms"][benchmark.ARM].policy
+
+  def bytes_of(steps):
+    images = jax.ShapeDtypeStruct((steps, phase.rows, 28, 28, 1), jnp.float32)
+    labels = jax.ShapeDtypeStruct((steps, phase.rows, 10), jnp.float32)
+    keys = jax.ShapeDtypeStruct((steps,), phase.keys.dtype)
+    frozen = jax.eval_shape(one, phase.frozen)
+    frozen = frozen.replace(labelled=frozen.labelled.replace(images=data["image"]))
+    many = jax.jit(jax.vmap(policy, (0, 0, 0, None)))
+    return many.lower(keys, images, labels, frozen).compile().cost_analysis()["bytes accessed"]
+
+  assert bytes_of(32) / 32 < 0.2 * bytes_of(1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_second_copy_of_a_state(small, name):
+  phase, data = prepared(small, name)
+  mesh = parallel.make_mesh(len(small.seeds))
+  state = loop.init(phase, mesh)
+  rows = np.zeros((len(small.seeds), 3, phase.rows), np.int32)
+  compiled = loop.compilable(phase, mesh).lower(state, phase.frozen, data, phase.keys, rows, np.int32(0)).compile()
+  assert compiled.memory_analysis().alias_size_in_bytes >= size_of(state)
+
+
+def test_the_loop_traces_a_step_once_and_copies_nothing_unasked(small):
+  traced = []
+  phase, data = prepared(small, "vae")
+  mesh, inner = parallel.make_mesh(len(small.seeds)), phase.advance
+
+  def advance(*arguments):
+    traced.append(1)
+    return inner(*arguments)
+
+  phase = dataclasses.replace(phase, advance=advance, epochs=4)
+  state = loop.init(phase, mesh)
+  with jax.transfer_guard("disallow"):
+    for chunk in loop.chunks(phase, data, state, 0, seeds=small.seeds, mesh=mesh, longest=3):
+      jax.device_get(chunk.terms)
+  assert chunk.step == 12
+  assert len(traced) == 1
