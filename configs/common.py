@@ -142,7 +142,7 @@ def base() -> Config:
   )
   config.benchmark = section(
     phases="vae,actor_critic,energy,classifier,comparison,judge",  # comparison: all arms, classifier: one
-    chunks=5,  # that are timed
+    chunks=10,  # that are timed
     curve=(1, 2, 4, 8, 16),  # repetitions at once
     seconds=20.0,  # a curve ends where one of its points takes longer
   )
