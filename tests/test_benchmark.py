@@ -36,7 +36,9 @@ def prepared(phases, name):
   return benchmark.prepare(phases, name, parallel.make_mesh(len(phases.seeds)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+  "name", [name if name in ("vae", "comparison") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+)
 def test_every_phase_can_be_timed(small, name):
   found = benchmark.measure(small, name, benchmark.Ceilings(1e9, 1e9))
   assert all(value > 0 for key, value in found.items() if key not in ("bound", "ms_spread", "of_loop"))

@@ -37,8 +37,9 @@ def updated(dtype, architecture, name):
   return jax.jit(phase.advance.step)(phase.init(jax.random.key(0)), phase.frozen, batch, jax.random.key(1))
 
 
-@pytest.mark.parametrize("architecture", ["dense", "conv"])
-@pytest.mark.parametrize("name", ["vae", "actor_critic", "energy"])
+@pytest.mark.parametrize(
+  ("architecture", "name"), [("dense", "vae"), ("conv", "vae"), ("dense", "actor_critic"), ("dense", "energy")]
+)
 def test_states_and_losses_stay_float32(architecture, name):
   (exact, expected), (rounded, metrics) = (updated(dtype, architecture, name) for dtype in DTYPES)
   assert types((rounded, metrics)) == {np.dtype("float32")}
