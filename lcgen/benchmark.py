@@ -42,14 +42,16 @@ def run(phases: Phases) -> dict[str, Any]:
   section, ceilings = phases.config["benchmark"], measure_ceilings()
   found = {name: measure(phases, name, ceilings) for name in section["phases"]}
   curve = {name: _curve(phases, name) for name in section["phases"]}
-  device = jax.devices()[0]
+  device, shown = jax.devices()[0], [phase_table(found, ceilings)]
+  if section["curve"]:
+    shown.append(curve_table(curve))
   return {
     "device": f"{jax.device_count()} x {device.device_kind}",
     "seeds": len(phases.seeds),
     "ceilings": dataclasses.asdict(ceilings),
     "phases": found,
     "curve": curve,
-    "tables": [table._asdict() for table in (phase_table(found, ceilings), curve_table(curve))],
+    "tables": [table._asdict() for table in shown],
   }
 
 

@@ -258,7 +258,8 @@ def compilable(phase: Phase, mesh: Mesh) -> Any:
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + 1 + jnp.arange(len(rows)))
     return phase.advance(state, frozen, data, rows, keys)
 
-  chunk.__name__ = phase.name
+  # Named in the log of compilations; what differs in nothing else must be compiled once, on every share of the labels.
+  chunk.__name__ = phase.name.rpartition("/")[2].partition("-")[0]
   # The compiler may shard what a step returns as it likes; the next chunk takes it as this one did.
   mapped = parallel.over_seeds(chunk, mesh, (0, 0, None, 0, 0, None))
   return jax.jit(mapped, donate_argnums=0, out_shardings=parallel.per_seed(mesh))

@@ -71,6 +71,20 @@ def open_report(driver, path, width, scheme):
   return Opened(errors, requests)
 
 
+def check_report(driver, path, width, scheme, images):
+  """Opens a report and unfolds it: it asks for nothing, fits the window, can be read, and has this many images."""
+  opened = open_report(driver, path, width, scheme)
+  assert opened.errors == []
+  assert path.as_uri() in opened.requests
+  assert [url for url in opened.requests if url != path.as_uri() and not url.startswith("data:")] == []
+  unfold(driver)
+  shown = images_of(driver)
+  assert len(shown) == images
+  assert all(image["alt"] and image["width"] > 0 and image["height"] > 0 for image in shown)
+  assert page_overflow(driver) <= 0
+  assert [text for text in contrasts(driver) if text["ratio"] < 4.5] == []
+
+
 def screenshot(driver):
   """The whole page as PNG bytes, also what lies below the window."""
   return base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})["data"])
@@ -86,7 +100,7 @@ def page_overflow(driver):
   return driver.execute_script("const page = document.documentElement; return page.scrollWidth - page.clientWidth")
 
 
-def images(driver):
+def images_of(driver):
   """Of every image: `{"alt": text, "width": pixels of the file, "height": the same}`."""
   return driver.execute_script("""
     return Array.from(document.images,

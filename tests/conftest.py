@@ -2,6 +2,7 @@ import fcntl
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -85,6 +86,32 @@ def smoke(run, common):
       assert code == 0, stderr
       (workdir / "stdout.txt").write_text(stdout)
   return workdir
+
+
+@pytest.fixture
+def run_aside(smoke, run, tmp_path):
+  """Runs a stage that adds `<stage>.json` to a run's workdir: `run_aside(stage, *flags) -> (workdir, stdout)`.
+
+  It leaves the run's own results alone, and once done it trains nothing again and finds the same.
+  """
+
+  def _run_aside(stage, *flags):
+    workdir = shutil.copytree(smoke, tmp_path / "run")
+    own = ("results.json", "config.json", "table.md", "table.csv")
+    kept = {name: (workdir / name).read_bytes() for name in own}
+    arguments = "--config=configs/mnist5k.py:smoke", f"--workdir={workdir}", f"--stage={stage}", *flags
+    code, first, stderr = run(*arguments, timeout=600)
+    assert code == 0, stderr
+    found = (workdir / f"{stage}.json").read_bytes()
+    (workdir / f"{stage}.json").unlink()
+    code, _, stderr = run(*arguments)
+    assert code == 0, stderr
+    assert "steps/s" not in stderr
+    assert (workdir / f"{stage}.json").read_bytes() == found
+    assert kept == {name: (workdir / name).read_bytes() for name in own}
+    return workdir, first
+
+  return _run_aside
 
 
 @pytest.fixture

@@ -46,6 +46,13 @@ def test_every_phase_can_be_timed(small, name):
   assert found["of_flops"] == pytest.approx(found["flops_per_step"] / found["ms_per_step"] * 1e3 / 1e9)
 
 
+def test_a_benchmark_without_a_curve_has_one_table(small):
+  alone = Phases(small.config | {"benchmark": small.config["benchmark"] | {"phases": ("judge",), "curve": ()}}, DIGITS)
+  found = benchmark.run(alone)
+  assert len(found["tables"]) == 1
+  assert found["curve"] == {"judge": []}
+
+
 def test_the_command_needs_no_data_and_trains_nothing(run, tmp_path):
   flags = ("--config=configs/cifar10.py:smoke", f"--config.data.dir={tmp_path / 'nothing'}", "--stage=benchmark")
   sizes = ("--config.benchmark.phases=vae,judge", "--config.benchmark.curve=(1,2)", "--config.train.chunk_steps=2")
@@ -69,11 +76,13 @@ def test_a_step_multiplies_what_its_equations_ask_for(name, network):
   assert 0.8 * products < benchmark.step_cost(phase, data)["flops"] < 1.3 * products + 2e7
 
 
-def test_a_vae_step_moves_its_parameters_a_bounded_number_of_times():
-  """Adam reads and writes parameters and two moments, the products read weights and write gradients."""
-  phase, data = prepared(phases_of(vae__latent_dim=256, vae__hidden_dim=1024), "vae")
+def test_a_vae_step_moves_its_parameters_no_more_often_than_its_equations_ask_for():
+  """Passes over parameters: products read them twice and write gradients (3); either moment is read with the gradient
+  and written (6); the update reads them with both moments and writes them (4); they are kept until then (2)."""
+  sizes = {"vae__latent_dim": 256, "vae__hidden_dim": 1024, "vae__batch_size": 2, "train__chunk_steps": 1}
+  phase, data = prepared(phases_of(**sizes), "vae")
   state = jax.eval_shape(phase.init, jax.random.key(0))
-  assert benchmark.step_cost(phase, data)["bytes"] < 18 * size_of(state.params)
+  assert benchmark.step_cost(phase, data)["bytes"] < 15.5 * size_of(state.params)
 
 
 def test_samples_of_many_steps_cost_the_actors_parameters_once():

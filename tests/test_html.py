@@ -356,21 +356,12 @@ def path(tmp_path_factory):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1600])
 def test_page_in_a_browser(driver, path, width, scheme):
-  opened = browser.open_report(driver, path, width, scheme)
-  assert opened.errors == []
-  assert path.as_uri() in opened.requests
-  assert [url for url in opened.requests if url != path.as_uri() and not url.startswith("data:")] == []
-  browser.unfold(driver)
-  images = browser.images(driver)
-  assert len(images) == 3
-  assert all(image["alt"] and image["width"] > 0 and image["height"] > 0 for image in images)
-  assert browser.page_overflow(driver) <= 0
+  browser.check_report(driver, path, width, scheme, images=3)
   assert min(browser.font_sizes(driver, "p, dd, td")) >= 13
   assert min(browser.font_sizes(driver, "section > p, dd")) >= 15
   assert 30 < browser.longest_line(driver, "p") <= 85
   texts = browser.contrasts(driver)
   assert {"p", "figcaption", "td", "th", "code", "summary", "a"} <= {text["tag"] for text in texts}
-  assert [text for text in texts if text["ratio"] < 4.5] == []
 
 
 def test_schemes_differ(driver, path):

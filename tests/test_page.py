@@ -286,14 +286,4 @@ def test_gains_are_drawn_with_intervals_and_filled_where_they_exclude_zero(seeds
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1600])
 def test_page_in_a_browser(driver, workdir, width, scheme):
-  path = workdir / "report.html"
-  opened = browser.open_report(driver, path, width, scheme)
-  assert opened.errors == []
-  assert path.as_uri() in opened.requests
-  assert [url for url in opened.requests if url != path.as_uri() and not url.startswith("data:")] == []
-  browser.unfold(driver)
-  images = browser.images(driver)
-  assert len(images) == len(FIGURES) + 1
-  assert all(image["alt"] and image["width"] > 0 and image["height"] > 0 for image in images)
-  assert browser.page_overflow(driver) <= 0
-  assert [text for text in browser.contrasts(driver) if text["ratio"] < 4.5] == []
+  browser.check_report(driver, workdir / "report.html", width, scheme, images=len(FIGURES) + 1)
