@@ -141,7 +141,8 @@ def base() -> Config:
     count=5,  # images, as for edits
   )
   config.benchmark = section(
-    phases="vae,actor_critic,energy,classifier,comparison,judge",  # comparison: all arms, classifier: one
+    # The classifier alone with samples and, as the comparison, with all arms; sampling by each method; CIFAR-10-C.
+    phases="vae,actor_critic,energy,classifier,comparison,judge,sampling,evaluation",
     chunks=10,  # that are timed
     curve=(1, 2, 4, 8, 16),  # repetitions at once
     seconds=20.0,  # a curve ends where one of its points takes longer

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from lcgen import freeze, loop, parallel, report, tables
-from lcgen import state as states
+from lcgen import learning, loop, parallel, quality, report, sampling, scoring, tables, test_sets, untrained
+from lcgen.data import sources
 from lcgen.phases import Phases
 
-ARM = "latent_constraints"  # of the phase "classifier"; "comparison" trains all arms of the config
+Rates = dict[str, dict[str, float]]  # {what: {"images_per_s", "compile_s"}}
+
 _UNSTEADY = 1  # chunks before the loop runs steadily
 _REPEATS = 5  # of what the ceilings are measured by, the best of which counts
 _COPIED_BYTES = 2**28
@@ -40,19 +41,27 @@ def run(phases: Phases) -> dict[str, Any]:
     phases: of a config; its sizes and its section `benchmark` count.
   """
   section, ceilings = phases.config["benchmark"], measure_ceilings()
-  found = {name: measure(phases, name, ceilings) for name in section["phases"]}
-  curve = {name: _curve(phases, name) for name in section["phases"]}
-  device, shown = jax.devices()[0], [phase_table(found, ceilings)]
-  if section["curve"]:
-    shown.append(curve_table(curve))
+  trained = [name for name in section["phases"] if name in untrained.NAMES]
+  found = {name: measure(phases, name, ceilings) for name in trained}
+  curve = {name: _curve(phases, name) for name in trained}
+  others = {name: measure() for name, measure in _others(phases).items() if name in section["phases"]}
+  shown = [phase_table(found, ceilings)] if trained else []
+  shown += [curve_table(curve)] if trained and section["curve"] else []
+  shown += [image_table(others)] if others else []
   return {
-    "device": f"{jax.device_count()} x {device.device_kind}",
+    "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     "seeds": len(phases.seeds),
     "ceilings": dataclasses.asdict(ceilings),
     "phases": found,
     "curve": curve,
+    **others,
     "tables": [table._asdict() for table in shown],
   }
+
+
+def _others(phases: Phases) -> dict[str, Callable[[], Rates]]:
+  """What can be timed beside the phases' training."""
+  return {"sampling": lambda: measure_sampling(phases), "evaluation": lambda: measure_evaluation(phases)}
 
 
 def measure(phases: Phases, name: str, ceilings: Ceilings) -> dict[str, Any]:
@@ -83,32 +92,17 @@ def measure(phases: Phases, name: str, ceilings: Ceilings) -> dict[str, Any]:
 
 def prepare(phases: Phases, name: str, mesh: jax.sharding.Mesh) -> tuple[loop.Phase, dict[str, jax.Array]]:
   """A phase with what it needs to run, untrained, and random images for as many steps as a chunk may have."""
-  seeds, facts = len(phases.seeds), phases.facts
-  if name == "vae":
-    phase = phases.vae()
-  elif name == "judge":
-    phase = phases.judge()
-  else:
-    variables = loop.init(phases.vae(), mesh).variables
-    ones = {key: jnp.ones(leaf.shape, leaf.dtype) for key, leaf in phases.statistics().items()}
-    frozen = jax.device_put(states.Frozen(variables, **ones), parallel.per_seed(mesh))
-    game, energy = phases.actor_critic(frozen), phases.energy(frozen)
-    if name in ("actor_critic", "energy"):
-      phase = {"actor_critic": game, "energy": energy}[name]
-    else:
-      arms = phases.config["classifier"]["arms"] if name == "comparison" else (ARM,)
-      frozen = frozen.replace(
-        actor={"params": loop.init(game, mesh).actor_average}, energy={"params": loop.init(energy, mesh).average}
-      )
-      phase = phases.classifiers(name, arms, frozen)
-  size = phases.config["train"]["chunk_steps"] * phase.rows
-  random, classes = np.random.default_rng(0), len(facts.class_names)
-  images = random.integers(0, 256, (size, *facts.shape), np.uint8)
-  labels = np.arange(size, dtype=np.int32) % classes
-  if name in ("classifier", "comparison"):
-    labelled = freeze.labelled(labels, classes, [np.arange(size)] * seeds)
-    phase = dataclasses.replace(phase, frozen=phase.frozen.replace(labelled=labelled))
-  return phase, jax.device_put({"image": images, "label": labels}, parallel.replicated(mesh))
+  size = phases.config["train"]["chunk_steps"] * untrained.phase(phases, name, None).rows
+  split = random_images(phases, size)
+  rows = jax.device_put({"image": split.images, "label": split.labels}, parallel.replicated(mesh))
+  return untrained.phase(phases, name, untrained.frozen(phases, mesh, split.labels)), rows
+
+
+def random_images(phases: Phases, size: int) -> sources.Split:
+  """Of the data set's shape, their labels in turn."""
+  facts = phases.facts
+  images = np.random.default_rng(0).integers(0, 256, (size, *facts.shape), np.uint8)
+  return sources.Split(images, np.arange(size, dtype=np.int32) % len(facts.class_names))
 
 
 def _train(
@@ -162,12 +156,40 @@ def step_cost(phase: loop.Phase, data: Mapping[str, jax.Array]) -> dict[str, flo
   state, frozen = jax.eval_shape(phase.init, key), one(phase.frozen)
   rows, keys = jax.ShapeDtypeStruct((1, phase.rows), jnp.int32), jax.ShapeDtypeStruct((1,), key.dtype)
   compiled = jax.jit(phase.advance, donate_argnums=0).lower(state, frozen, data, rows, keys).compile()
-  cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-  held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+  cost = compiled.cost_analysis()
+  return {"flops": cost["flops"], "bytes": cost["bytes accessed"], "peak_bytes": parallel.held_bytes(compiled)}
+
+
+def measure_sampling(phases: Phases) -> Rates:
+  """Images a second by each method, drawn, decoded and looked at by the critics as in an evaluation.
+
+  The networks are untrained: they refuse all, so that `refine` takes all its rounds.
+  """
+  mesh, classes, found = parallel.make_mesh(len(phases.seeds)), len(phases.facts.class_names), {}
+  frozen = untrained.frozen(phases, mesh, np.arange(classes))
+  pair = learning.Pair(frozen.actor["params"], frozen.energy["params"])
+  arguments = frozen, learning.constraint(phases, pair, jnp.eye(classes)[0]), phases.keys("evaluate")
+  for name, way in sampling.with_settings(phases.config["sample"]).items():
+    draw = jax.jit(parallel.over_seeds(quality.drawing(phases, way), mesh, (0, 0, 0)))
+    seconds = [_seconds(lambda draw=draw: draw(*arguments)) for _ in range(_REPEATS + 1)]
+    count = len(phases.seeds) * phases.config["evaluate"]["samples_per_class"]
+    found[name] = {"images_per_s": count / min(seconds), "compile_s": seconds[0] - min(seconds)}
+  return found
+
+
+def measure_evaluation(phases: Phases) -> Rates:
+  """Images a second of the 95 sets of `generated_cifar10_c`, a batch each, made and scored by the arms' classifiers."""
+  mesh, arms = parallel.make_mesh(len(phases.seeds)), phases.config["classifier"]["arms"]
+  split = random_images(phases, phases.config["evaluate"]["batch_size"])
+  scorer = scoring.Scorer(
+    phases, mesh, sources.Dataset(phases.facts.name, phases.facts.class_names, split, split, split)
+  )
+  states = loop.init(phases.classifiers("comparison", arms, None), mesh)
+  classifiers = {arm: state.variables for arm, state in states.items()}
+  wanted = test_sets.expand(["generated_cifar10_c"])
+  seconds = [_seconds(lambda: scorer.test(phases.networks.classifier, classifiers, wanted)) for _ in range(2)]
   return {
-    "flops": cost["flops"],
-    "bytes": cost["bytes accessed"],
-    "peak_bytes": held + memory.temp_size_in_bytes,
+    "generated_cifar10_c": {"images_per_s": len(wanted) * len(split) / seconds[1], "compile_s": seconds[0] - seconds[1]}
   }
 
 
@@ -189,6 +211,12 @@ def _best_seconds(function: Callable[[jax.Array], jax.Array], value: jax.Array) 
     value = function(value).block_until_ready()
     seconds.append(time.perf_counter() - started)
   return min(seconds)
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+  started = time.perf_counter()
+  jax.block_until_ready(function())
+  return time.perf_counter() - started
 
 
 def _curve(phases: Phases, name: str) -> list[dict[str, float]]:
@@ -250,3 +278,17 @@ def curve_table(curve: Mapping[str, Sequence[Mapping[str, float]]]) -> tables.Ta
   return tables.Table(
     "Milliseconds a step of several repetitions at once, by their number.", ["phase", *map(str, counts)], rows, ""
   )
+
+
+def image_table(found: Mapping[str, Rates]) -> tables.Table:
+  """A row a method of sampling, and one for the evaluation."""
+  rows = [
+    [name, f"{one['images_per_s']:,.0f}", f"{one['compile_s']:.1f}"]
+    for rates in found.values()
+    for name, one in rates.items()
+  ]
+  note = (
+    "Samples are drawn, decoded and looked at by the critics; untrained ones refuse all, so that refine takes all its "
+    "rounds. The 95 sets of generated_cifar10_c are made, a batch each, and scored by the classifiers of all arms."
+  )
+  return tables.Table("Images a second, all repetitions.", ["", "images/s", "compilation, s"], rows, note)

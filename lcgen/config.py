@@ -169,7 +169,7 @@ SCHEMA: dict[str, Any] = {
   },
   "traverse": {"points": _at_least(2), "count": _POSITIVE},
   "benchmark": {
-    "phases": _some_of("vae", "actor_critic", "energy", "classifier", "comparison", "judge"),
+    "phases": _some_of("vae", "actor_critic", "energy", "classifier", "comparison", "judge", "sampling", "evaluation"),
     "chunks": _POSITIVE,
     "curve": Rule(tuple, lambda value: all(type(s) is int and s > 0 for s in value), "whole numbers of at least 1"),
     "seconds": _RATE,

@@ -108,7 +108,7 @@ def check_fit(phases: Phases) -> None:
   for split in ("validation", "test"):
     if getattr(facts, split) == 0:
       raise errors.InputError(f"config.data.{split}: leaves no image for {split}; make it larger, or raise the limits")
-  needed, free = inspection.memory(phases), parallel.free_memory()
+  needed, free = inspection.state_bytes(phases), parallel.free_memory()
   data = needed.pop("data")
   size, name = max((size, name) for name, size in needed.items())
   if free is not None and data + size > free:

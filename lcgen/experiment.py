@@ -117,6 +117,7 @@ def _inspect(config: dict[str, Any], workdir: epath.Path) -> None:
   found = inspection.find(phases, training)
   print(inspection.parameter_tables(phases.networks))
   print(inspection.findings_words(phases, found))
+  inspection.check_memory(found)
   report.write_json(workdir / "inspect.json", found)
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lcgen import evaluate, losses, parallel, test_sets
+from lcgen import errors, evaluate, losses, parallel, test_sets, untrained
 from lcgen.data import images as ranges
 from lcgen.data import prepared, sources
 from lcgen.phases import Networks, Phases
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_TRAINED = ("vae", "actor_critic", "energy", "comparison", "judge")  # by a run, of `untrained.NAMES`
 _NETWORKS = {  # what each takes, by the names of `Networks.example`
   "vae": ("image", "key"),
   "actor": ("latent", "condition"),
@@ -29,13 +30,13 @@ _NETWORKS = {  # what each takes, by the names of `Networks.example`
 
 def find(phases: Phases, training: sources.Split | None) -> dict[str, Any]:
   """All that `inspect.json` holds; what needs the training images is None without them."""
-  shapes = parameter_shapes(phases.networks)
+  shapes, mesh = parameter_shapes(phases.networks), parallel.make_mesh(len(phases.seeds))
   return {
     "parameters": {name: parameter_total(parameters) for name, parameters in shapes.items()},
     "observation_sigma": observation_sigma(phases),
     "reconstruction_floor": None if training is None else reconstruction_floor(phases, training),
     "replaced_per_batch": round(phases.config["classifier"]["share"] * phases.config["classifier"]["batch_size"]),
-    "memory_bytes": memory(phases),
+    "memory_bytes": {name: untrained.peak_bytes(phases, name, mesh) for name in _TRAINED},
   }
 
 
@@ -89,8 +90,18 @@ def reconstruction_floor(phases: Phases, split: sources.Split) -> float:
   return float(evaluate.total(excess, batches)) / len(split)
 
 
-def memory(phases: Phases) -> dict[str, int]:
-  """Bytes on each device: the data, and each phase's states with one copy of their gradients, without activations."""
+def check_memory(found: dict[str, Any]) -> None:
+  """Raises an InputError where a phase of what was found needs more than is free on a device."""
+  free, (needed, name) = parallel.free_memory(), max((size, name) for name, size in found["memory_bytes"].items())
+  if free is not None and needed > free:
+    raise errors.InputError(
+      f"the phase {name} needs {needed:,} bytes and {free:,} are free on a device; use more devices, fewer "
+      "--config.seeds, smaller batches or networks, --config.data.train_limit or a smaller --config.train.chunk_steps"
+    )
+
+
+def state_bytes(phases: Phases) -> dict[str, int]:
+  """Bytes on each device at least: the data, and each phase's states with one copy of their gradients."""
   facts = phases.facts
   per_device = phases.config["seeds"] // parallel.make_mesh(phases.config["seeds"]).shape[parallel.SEED]
   size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -161,7 +172,7 @@ def findings_words(phases: Phases, found: dict[str, Any]) -> str:
       f"data: {facts.name}, {sizes} of {'x'.join(map(str, facts.shape))}",
       f"VAE: {likelihood_words(phases, found['reconstruction_floor'])}",
       f"augmentation: {found['replaced_per_batch']} of the {batch} images of each batch are replaced",
-      "memory on each device, without activations: "
+      "memory on each device, data included: "
       + ", ".join(f"{name} {size / 2**20:,.1f} MiB" for name, size in found["memory_bytes"].items()),
     ]
   )

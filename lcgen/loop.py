@@ -211,7 +211,11 @@ def chunks(
   mesh: Mesh,
   longest: int,
 ) -> Iterator[Chunk]:
-  """Trains from `step` to the phase's end, at most `longest` steps at once; each length is compiled once."""
+  """Trains from `step` to the phase's end, at most `longest` steps at once; each length is compiled once.
+
+  Raises:
+    InputError: where the steps do not fit a device's memory.
+  """
   size = len(next(iter(data.values())))
   steps_per_epoch, total = size // phase.rows, phase.steps(size)
   lengths = chunk_lengths(steps_per_epoch, min(longest, phase.longest or longest))
@@ -233,6 +237,7 @@ def chunks(
     before = time.perf_counter()
     if count not in compiled:
       compiled[count] = compilable(phase, mesh).lower(*arguments).compile()
+      parallel.check_memory(f"{phase.name}: {count} steps at once", compiled[count])
     compile_s = time.perf_counter() - before
     state, terms = compiled[count](*arguments)
     step += count

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from lcgen import errors
+
 SEED, DATA = "seed", "data"
 
 
@@ -31,6 +33,26 @@ def free_memory() -> int | None:
   """Bytes free on the fullest local device; None where the backend does not say, as on a CPU."""
   known = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
   return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in known) if known else None
+
+
+def held_bytes(compiled: jax.stages.Compiled) -> int:
+  """Most bytes on a device while a compiled function runs, its arguments and results included."""
+  return compiled.memory_analysis().argument_size_in_bytes + _added_bytes(compiled)
+
+
+def check_memory(what: str, compiled: jax.stages.Compiled) -> None:
+  """Raises an InputError where a compiled function needs more, beside its arguments, than is free on a device."""
+  needed, free = _added_bytes(compiled), free_memory()
+  if free is not None and needed > free:
+    raise errors.InputError(
+      f"{what}: {needed:,} bytes are needed beside the data and the states, and {free:,} are free on a device; use "
+      "more devices, fewer --config.seeds, smaller batches or networks, or a smaller --config.train.chunk_steps"
+    )
+
+
+def _added_bytes(compiled: jax.stages.Compiled) -> int:
+  memory = compiled.memory_analysis()
+  return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
 
 
 def per_seed(mesh: Mesh) -> NamedSharding:

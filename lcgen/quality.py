@@ -36,6 +36,22 @@ def looks_like_a_class(images: jax.Array, logits: jax.Array, target: int) -> np.
   return np.asarray(jax.nn.softmax(logits).max(axis=-1) > 0.9)
 
 
+def drawing(phases: Phases, way: Callable[..., sampling.Moved]) -> Callable[..., Any]:
+  """Draws by one of `sampling.METHODS`, `evaluate.samples_per_class` at once, of one repetition.
+
+  Returns:
+    `(frozen, constraint, key) -> images [B, H, W, C] in [0, 1], distances moved [B], which the critics accept [B]`.
+  """
+  model, count = phases.networks.vae, phases.config["evaluate"]["samples_per_class"]
+
+  def draw(frozen, constraint, key):
+    prior_key, move_key = jax.random.split(key)
+    moved = way(move_key, constraint, sampling.prior(prior_key, count, model.latent_dim))
+    return sampling.decode(moved.latents, frozen, model=model), moved.distance, constraint.holds(moved.latents)
+
+  return draw
+
+
 class Quality:
   """Scores samples and edits of a trained model, one value a repetition.
 
@@ -97,7 +113,7 @@ class Quality:
     return {name: self._method(way, targets, verdicts, real) for name, way in ways.items()}
 
   def _method(self, way, targets: Sequence[Constraint], verdicts: Verdicts, real: np.ndarray | None) -> dict[str, Any]:
-    draw, keys = self._draw(way), self._phases.keys("evaluate")
+    draw, keys = self._mapped(drawing(self._phases, way), 0, 0, 0), self._phases.keys("evaluate")
     jax.block_until_ready(draw(self._frozen, targets[0], keys))  # compiles
     features, hits, accepted, distances, seconds = [], [], [], [], 0.0
     for index, target in enumerate(targets):
@@ -122,17 +138,6 @@ class Quality:
       "ms_per_sample": 1e3 * seconds / count,
       **self._compared(jnp.concatenate(features, axis=1), groups, real),
     }
-
-  def _draw(self, way):
-    networks, count = self._phases.networks, self._phases.config["evaluate"]["samples_per_class"]
-
-    def draw(frozen, constraint, key):
-      prior_key, move_key = jax.random.split(key)
-      moved = way(move_key, constraint, sampling.prior(prior_key, count, networks.vae.latent_dim))
-      images = sampling.decode(moved.latents, frozen, model=networks.vae)
-      return images, moved.distance, constraint.holds(moved.latents)
-
-    return self._mapped(draw, 0, 0, 0)
 
   def _compared(self, features: jax.Array, groups: np.ndarray, real: np.ndarray | None) -> dict[str, list[float]]:
     """Samples' features `[S, M, D]`, of the targets `groups` `[M]`, against those of real images."""

@@ -167,8 +167,8 @@ def key(test_set: TestSet) -> jax.Array:
 def change(test_set: TestSet) -> Change:
   """What becomes of the stored images, jitted; each image has a key of its own, whatever the batches."""
   if test_set.family in GENERATED:
-    corrupt = _corruption(GENERATED[test_set.family][test_set.part])
-    return functools.partial(corrupt, severity=test_set.severity or 1)
+    place = list(GENERATED[test_set.family]).index(test_set.part)
+    return functools.partial(_corrupt(test_set.family), corruption=place, severity=test_set.severity or 1)
   if test_set.family == "diagnostic":
     return {"noise": _noisy, "normalised_twice": _normalised_twice}[test_set.part]
   if test_set.family in DIRTY:
@@ -177,15 +177,16 @@ def change(test_set: TestSet) -> Change:
 
 
 @functools.cache
-def _corruption(corruption: corruptions.Corruption) -> Change:
-  """Compiled once for all severities; rounded, as a set on disk would be."""
+def _corrupt(family: str) -> Callable[..., jax.Array]:
+  """Compiled once for all corruptions and severities of a family; rounded, as a set on disk would be."""
+  every = tuple(GENERATED[family].values())
 
   @jax.jit
-  def corrupt(key, rows, images, severity):
+  def corrupt(key, rows, images, corruption, severity):
     def one(row_and_image):
       row, image = row_and_image
       unit = ranges.to_unit(image)[None]
-      return ranges.to_uint8(corruption(jax.random.fold_in(key, row), unit, severity)[0])
+      return ranges.to_uint8(jax.lax.switch(corruption, every, jax.random.fold_in(key, row), unit, severity)[0])
 
     size = _PART if jax.default_backend() == "cpu" else len(images)
     return jax.lax.map(one, (rows, images), batch_size=size)

@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcgen import benchmark, config, inspection, loop, parallel
+from lcgen import benchmark, config, door, errors, inspection, loop, parallel, sampling, untrained
 from lcgen.data import sources
 from lcgen.phases import Phases
 from tests.helpers import load_config
 
 DIGITS = sources.Facts("digits", (28, 28, 1), tuple("0123456789"), 3600, 400, 1000)
 FIELDS = {field.name for field in dataclasses.fields(benchmark.Ceilings)}
-NAMES = ("vae", "actor_critic", "energy", "classifier", "comparison", "judge")
 
 
 def phases_of(*variant, **changes):
@@ -37,7 +36,8 @@ def prepared(phases, name):
 
 
 @pytest.mark.parametrize(
-  "name", [name if name in ("vae", "comparison") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+  "name",
+  [name if name in ("vae", "comparison") else pytest.param(name, marks=pytest.mark.slow) for name in untrained.NAMES],
 )
 def test_every_phase_can_be_timed(small, name):
   found = benchmark.measure(small, name, benchmark.Ceilings(1e9, 1e9))
@@ -55,15 +55,54 @@ def test_a_benchmark_without_a_curve_has_one_table(small):
 
 def test_the_command_needs_no_data_and_trains_nothing(run, tmp_path):
   flags = ("--config=configs/cifar10.py:smoke", f"--config.data.dir={tmp_path / 'nothing'}", "--stage=benchmark")
-  sizes = ("--config.benchmark.phases=vae,judge", "--config.benchmark.curve=(1,2)", "--config.train.chunk_steps=2")
+  sizes = ("--config.benchmark.phases=judge,sampling", "--config.benchmark.curve=(1,2)")
+  sizes += ("--config.train.chunk_steps=2",)
   code, stdout, stderr = run(*flags, *sizes, f"--workdir={tmp_path / 'run'}")
   assert code == 0, stderr
   found = json.loads((tmp_path / "run" / "benchmark.json").read_text())
   assert {path.name for path in (tmp_path / "run").iterdir()} == {"benchmark.json", "benchmark.md"}
   assert (tmp_path / "run" / "benchmark.md").read_text() in stdout
-  assert set(found["phases"]) == set(found["curve"]) == {"vae", "judge"}
+  assert set(found["phases"]) == set(found["curve"]) == {"judge"}
   assert set(found["ceilings"]) == FIELDS
-  assert [point["seeds"] for point in found["curve"]["vae"]] == [1, 2]
+  assert [point["seeds"] for point in found["curve"]["judge"]] == [1, 2]
+  assert set(found["sampling"]) == set(sampling.METHODS)
+  assert len(found["tables"]) == 3
+
+
+@pytest.mark.slow
+def test_the_generated_sets_can_be_timed(small):
+  found = benchmark.measure_evaluation(small)["generated_cifar10_c"]
+  assert all(value > 0 for value in found.values())
+
+
+def test_steps_that_do_not_fit_are_not_begun(small, monkeypatch):
+  phase, data = prepared(small, "judge")
+  mesh = parallel.make_mesh(len(small.seeds))
+  state = loop.init(phase, mesh)
+  chunks = lambda: loop.chunks(phase, data, state, 0, seeds=small.seeds, mesh=mesh, longest=3)
+  monkeypatch.setattr(parallel, "free_memory", lambda: 1000)
+  with pytest.raises(errors.InputError, match=r"judge: 3 steps at once: [\d,]+ bytes are needed .* 1,000 are free"):
+    next(chunks())
+  monkeypatch.setattr(parallel, "free_memory", lambda: 2**40)
+  assert next(chunks()).step == 3
+
+
+@pytest.mark.parametrize("name", ["vae", "comparison"])
+def test_the_memory_of_a_phase_is_known_before_it_runs(small, name):
+  phase, _ = prepared(small, name)
+  mesh = parallel.make_mesh(len(small.seeds))
+  known = untrained.peak_bytes(small, name, mesh)
+  held = size_of((jax.eval_shape(lambda: loop.init(phase, mesh)), phase.frozen if name == "comparison" else ()))
+  assert held + DIGITS.train * 28 * 28 < known < 20 * held
+
+
+def test_a_phase_that_does_not_fit_is_named_by_inspect(small, monkeypatch):
+  found = inspection.find(small, None)
+  monkeypatch.setattr(parallel, "free_memory", lambda: 1000)
+  with pytest.raises(errors.InputError, match=r"the phase \w+ needs [\d,]+ bytes and 1,000 are free"):
+    inspection.check_memory(found)
+  with pytest.raises(errors.InputError, match="do not fit the 1,000 bytes free"):
+    door.check_fit(small)
 
 
 @pytest.mark.parametrize(("name", "network"), [("vae", "vae"), ("classifier", "classifier")])
@@ -89,7 +128,7 @@ def test_samples_of_many_steps_cost_the_actors_parameters_once():
   phases = phases_of(actor_critic__hidden_dim=512, vae__hidden_dim=512)
   phase, data = prepared(phases, "classifier")
   one = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)
-  policy = phase.advance.keywords["arms"][benchmark.ARM].policy
+  policy = phase.advance.keywords["arms"][untrained.ARM].policy
 
   def bytes_of(steps):
     images = jax.ShapeDtypeStruct((steps, phase.rows, 28, 28, 1), jnp.float32)
@@ -103,7 +142,7 @@ def test_samples_of_many_steps_cost_the_actors_parameters_once():
   assert bytes_of(32) / 32 < 0.2 * bytes_of(1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", untrained.NAMES)
 def test_no_second_copy_of_a_state(small, name):
   phase, data = prepared(small, name)
   mesh = parallel.make_mesh(len(small.seeds))
