@@ -29,6 +29,12 @@ CASES["last, 64x64"] = (
 CASES["doubling 32x32"][3]["native"] = lambda x, k: layers.conv_transpose(x, k, "native")
 
 
+def operands(batch, side, inputs, outputs):
+  """Images `[B, H, W, I]` and a kernel `[3, 3, I, O]`."""
+  images = jax.random.normal(jax.random.key(0), (batch, side, side, inputs))
+  return images, jax.random.normal(jax.random.key(1), (3, 3, inputs, outputs)) / (9 * inputs) ** 0.5
+
+
 def milliseconds(layer, images, kernel):
   """Of the layer's value and both gradients."""
   loss = jax.value_and_grad(lambda x, k: jnp.tanh(layer(x, k)).sum(), (0, 1))
@@ -53,9 +59,8 @@ def milliseconds(layer, images, kernel):
 def main():
   batch = int(sys.argv[1]) if len(sys.argv) > 1 else 32
   for name, (side, inputs, outputs, forms) in CASES.items():
-    images = jax.random.normal(jax.random.key(0), (batch, side, side, inputs))
-    kernel = jax.random.normal(jax.random.key(1), (3, 3, inputs, outputs)) / (9 * inputs) ** 0.5
-    found = {form: milliseconds(layer, images, kernel) for form, layer in forms.items()}
+    both = operands(batch, side, inputs, outputs)
+    found = {form: milliseconds(layer, *both) for form, layer in forms.items()}
     print(name, *(f"{form} {value:.1f}" for form, value in found.items()), sep="  ", flush=True)
 
 
