@@ -10,7 +10,7 @@ from absl import logging as absl_logging
 from etils import epath
 from ml_collections import config_flags
 
-from lcgen import config, errors, experiment, parallel
+from lcgen import config, errors, experiment, interruption, parallel
 
 _DEFAULT = pathlib.Path(__file__).parent / "configs" / "mnist5k.py"
 _CONFIG = config_flags.DEFINE_config_file(
@@ -53,9 +53,14 @@ def main(argv: Sequence[str]) -> None:
     values = config.checked(_CONFIG.value.to_dict())
     parallel.initialize(_MULTIHOST.value)
     workdir = epath.Path(_WORKDIR.value or f"runs/{_config_name()}")
-    experiment.run(values, workdir, _STAGE.value)
+    stop = interruption.Interruption()
+    with stop.handled(values["train"]["grace_s"]):
+      experiment.run(values, workdir, _STAGE.value, stop)
   except errors.InputError as error:
     _refuse(str(error))
+  except errors.Interrupted as stopped:
+    print(f"run.py: {stopped}", file=sys.stderr)
+    sys.exit(interruption.EXIT_CODE)
   except (errors.NonFiniteError, errors.MissedError) as error:
     sys.exit(f"run.py: {error}")
 

@@ -152,6 +152,9 @@ def base() -> Config:
     checkpoint_steps=2000,
     convolution="auto",  # matmul on a CPU, native elsewhere
     dtype="float32",  # or bfloat16: of what the networks compute; parameters, statistics and losses are float32
+    on_nonfinite="stop",  # or restore: goes on from the last checkpoint with another key for that repetition
+    restores=3,  # at most, of a repetition in a phase
+    grace_s=25.0,  # from SIGTERM or SIGINT to the end of the process at the latest
   )
   return config
 

@@ -1,5 +1,7 @@
 """Latent constraints: learn afterwards where in a VAE's latent space a wish holds, and sample there."""
 
+__version__ = "0.1.0"
+
 from lcgen.trained import Run, load
 
 __all__ = ["Run", "load"]

@@ -116,7 +116,7 @@ def _train(
     late = loop.LateMetrics(phase.name, longest, report.MetricsFile(epath.Path(folder) / "metrics.jsonl"))
     state = loop.init(phase, mesh)
     for chunk in loop.chunks(phase, data, state, 0, seeds=phases.seeds, mesh=mesh, longest=longest):
-      late.push(chunk.step, chunk.terms, {})  # waits for the chunk before
+      late.push(chunk, {})  # waits for the chunk before
       steps.append(chunk.step)
       ends.append(time.perf_counter())
       compile_s += chunk.compile_s
@@ -143,8 +143,8 @@ def _bare_seconds(
   seconds = []
   for _ in range(_UNSTEADY + phases.config["benchmark"]["chunks"]):
     started = time.perf_counter()
-    state, terms = compiled(state, *rest)
-    jax.block_until_ready(terms)
+    state, *others = compiled(state, *rest)
+    jax.block_until_ready(others)
     seconds.append(time.perf_counter() - started)
   return [second / longest for second in seconds[_UNSTEADY:]]
 

@@ -49,7 +49,9 @@ class Comparison:
       validate = lambda state: {f"{arm}/validation_accuracy": accuracy(own) for arm, own in state.items()}
       state = self._trainer.train(phase, self._trainer.rows, validate)
       timing = self._trainer.timing.pop(name)
-      share = loop.Timing(timing.compile_s / len(missing), timing.train_s / len(missing), timing.steps)
+      share = dataclasses.replace(
+        timing, compile_s=timing.compile_s / len(missing), train_s=timing.train_s / len(missing)
+      )
       for arm in missing:
         with checkpoint.Checkpoints(self._place(arm)) as kept:
           kept.save(timing.steps, state[arm].variables, dataclasses.asdict(share))

@@ -179,6 +179,9 @@ SCHEMA: dict[str, Any] = {
     "checkpoint_steps": _POSITIVE,
     "convolution": _one_of("auto", "native", "matmul"),
     "dtype": _one_of("float32", "bfloat16"),
+    "on_nonfinite": _one_of("stop", "restore"),
+    "restores": _POSITIVE,
+    "grace_s": _RATE,
   },
 }
 
@@ -201,6 +204,9 @@ _FREE = (
   "train.chunk_steps",
   "train.checkpoint_steps",
   "train.convolution",
+  "train.on_nonfinite",
+  "train.restores",
+  "train.grace_s",
 )
 
 

@@ -1,7 +1,11 @@
 """What is looked for and checked before anything is trained or written, so that a run fails first or not at all."""
 
+import contextlib
+import fcntl
+from collections.abc import Iterator
 from typing import Any
 
+import jax
 from etils import epath
 
 from lcgen import config as configs
@@ -39,6 +43,25 @@ def check_workdir(config: dict[str, Any], workdir: epath.Path, stage: str) -> di
     if not (workdir / "checkpoints" / name).exists():
       raise errors.InputError(f"--stage={stage}: {name} is not trained in {workdir}; run --stage={name} first")
   return known
+
+
+@contextlib.contextmanager
+def claimed(workdir: epath.Path) -> Iterator[None]:
+  """Keeps other runs out of a workdir while the code inside runs, however that ends; local folders only.
+
+  Raises:
+    InputError: where another run is in it.
+  """
+  if jax.process_index() != 0 or "://" in str(workdir):
+    yield
+    return
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (workdir / ".lock").open("w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise errors.InputError(f"--workdir={workdir}: another run is in it; wait for it, or choose another") from error
+    yield
 
 
 def wanted_test_sets(config: dict[str, Any], stage: str) -> list[test_sets.TestSet]:

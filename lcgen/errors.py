@@ -6,7 +6,19 @@ class InputError(ValueError):
 
 
 class NonFiniteError(FloatingPointError):
-  """A loss or a parameter is no longer finite; the message names phase, step, term and seed."""
+  """A loss or a parameter is no longer finite; the message names phase, step, term and repetition.
+
+  Attributes:
+    replicas: the repetitions that it happened to.
+  """
+
+  def __init__(self, message: str, replicas: tuple[int, ...]):
+    super().__init__(message)
+    self.replicas = replicas
+
+
+class Interrupted(Exception):
+  """A signal has ended the run at a moment at which nothing is lost."""
 
 
 class MissingDataError(InputError):

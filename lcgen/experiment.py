@@ -39,6 +39,7 @@ from lcgen import (
 from lcgen import state as states
 from lcgen.data import images as ranges
 from lcgen.data import sources
+from lcgen.interruption import Interruption
 from lcgen.phases import Phases
 from lcgen.trainer import Trainer
 
@@ -49,15 +50,17 @@ _TRAINING = ("all", "vae", "actor_critic", "classifier", "evaluate", *_ASIDE)
 STAGES = (*_TRAINING, "data", "report", "verify", "inspect", "benchmark", *commands.STAGES)
 
 
-def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
+def run(config: dict[str, Any], workdir: epath.Path, stage: str, interruption: Interruption | None = None) -> None:
   """Runs one stage, or all of them, in a workdir; finished work is not done again.
 
   Args:
     config: from `config.checked`.
     workdir: where everything goes; made if it is not there.
     stage: one of `STAGES`.
+    interruption: ends training early, where it is given and requested.
 
   Raises:
+    Interrupted: where that was requested; the same call goes on from there.
     InputError: where config, workdir and data do not fit together; nothing has been written then.
     NonFiniteError: where training broke down; the last good checkpoint is kept.
   """
@@ -81,13 +84,14 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
     data = door.load_data(config, stage)
     phases = Phases(config, data.facts)
     door.check_fit(phases)
-    if known is None or (known != config and labels and stage not in _ASIDE):
-      results.unlink(missing_ok=True)
-      report.write_json(workdir / "config.json", config)
-    _log.info("VAE: %s", inspection.likelihood_words(phases, inspection.reconstruction_floor(phases, data.train)))
-    Experiment(phases, workdir, data).run(stage)
-    if results.exists() and labels:
-      report.build(workdir, quiet=stage in _ASIDE)
+    with door.claimed(workdir):
+      if known is None or (known != config and labels and stage not in _ASIDE):
+        results.unlink(missing_ok=True)
+        report.write_json(workdir / "config.json", config)
+      _log.info("VAE: %s", inspection.likelihood_words(phases, inspection.reconstruction_floor(phases, data.train)))
+      Experiment(phases, workdir, data, interruption).run(stage)
+      if results.exists() and labels:
+        report.build(workdir, quiet=stage in _ASIDE)
 
 
 def _benchmark(config: dict[str, Any], workdir: epath.Path) -> None:
@@ -124,9 +128,11 @@ def _inspect(config: dict[str, Any], workdir: epath.Path) -> None:
 class Experiment:
   """The phases of one config in one workdir, the data on the devices."""
 
-  def __init__(self, phases: Phases, workdir: epath.Path, data: sources.Dataset):
+  def __init__(
+    self, phases: Phases, workdir: epath.Path, data: sources.Dataset, interruption: Interruption | None = None
+  ):
     self._phases, self._config, self._workdir, self._data = phases, phases.config, workdir, data
-    self._trainer = Trainer(phases, workdir, lambda: data.train)
+    self._trainer = Trainer(phases, workdir, lambda: data.train, interruption)
     self._mesh = self._trainer.mesh
     self._comparison = comparison.Comparison(phases, self._trainer)
     self._scorer = scoring.Scorer(phases, self._mesh, data)
@@ -216,8 +222,7 @@ class Experiment:
 
   def _timing_summary(self) -> dict[str, dict[str, float]]:
     """Seconds and steps of every phase, and of all arms of the classifier together."""
-    arms = list(self._comparison.timing.values())
-    total = loop.Timing(*(sum(getattr(arm, field.name) for arm in arms) for field in dataclasses.fields(loop.Timing)))
+    total = loop.summed(self._comparison.timing.values())
     return {name: timing.summary() for name, timing in (self._trainer.timing | {"classifier": total}).items()}
 
   def _quality(self, frozen: states.Frozen, judge: Any) -> quality.Quality:

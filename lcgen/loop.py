@@ -1,8 +1,9 @@
 """The only training loop. It knows no model: a phase brings its step, its state and what is frozen."""
 
 import dataclasses
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,9 @@ from etils import epath
 from jax.sharding import Mesh
 
 from lcgen import checkpoint, errors, parallel, report
+from lcgen.interruption import Interruption
+
+_log = logging.getLogger(__name__)
 
 Validate = Callable[[Any], Mapping[str, jax.Array]]  # state -> {name: [S]}
 
@@ -55,39 +59,62 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-  """How often the loop comes back to the host: steps per dispatch at most, and steps between checkpoints."""
+  """How often the loop comes back to the host, and how often it may begin again.
+
+  Attributes:
+    chunk_steps: steps per dispatch at most.
+    checkpoint_steps: steps between checkpoints.
+    restores: how often a repetition whose numbers are no longer finite is restored with another key.
+  """
 
   chunk_steps: int
   checkpoint_steps: int
+  restores: int = 0
 
 
 @dataclasses.dataclass
 class Timing:
-  """Seconds spent, summed over interruptions.
+  """What a phase took, summed over interruptions.
 
-  `compile_s` is the time that the chunks took to compile; `train_s` all other time in the loop, with validation,
-  logging and saving.
+  Attributes:
+    compile_s: seconds that the chunks took to compile.
+    train_s: all other seconds in the loop, with validation, logging and saving.
+    steps: done.
+    restarts: how often each repetition was begun again with another key, because numbers were no longer finite.
   """
 
   compile_s: float = 0.0
   train_s: float = 0.0
   steps: int = 0
+  restarts: list[int] = dataclasses.field(default_factory=list)
 
   def summary(self) -> dict[str, float]:
     """As `results.json` has it."""
     return dataclasses.asdict(self) | {"ms_per_step": 1e3 * self.train_s / max(self.steps, 1)}
 
 
+def summed(parts: Collection[Timing]) -> Timing:
+  """What several phases of the same repetitions took."""
+  restarts = np.sum([part.restarts for part in parts], axis=0).tolist()
+  return Timing(*(sum(getattr(part, name) for part in parts) for name in ("compile_s", "train_s", "steps")), restarts)
+
+
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-  """What some steps left: the state after step `step`, the terms of every step `[S, T]`, the seconds of compiling it.
+  """What some steps left.
 
-  The state is given up to the chunk after it.
+  Attributes:
+    step: the last of them.
+    state: after it; given up to the chunk after it.
+    terms: of every step, `[S, T]`.
+    finite: whether all of the state is, `[S]`.
+    compile_s: seconds of compiling it.
   """
 
   step: int
   state: Any
   terms: dict[str, jax.Array]
+  finite: jax.Array
   compile_s: float
 
 
@@ -149,6 +176,7 @@ def train(
   pace: Pace,
   directory: epath.Path,
   metrics: report.MetricsFile,
+  interruption: Interruption | None = None,
 ) -> tuple[Any, Timing]:
   """Trains a phase from where it was left to its end, and returns its state.
 
@@ -158,47 +186,81 @@ def train(
     validate: called at the end of every epoch; what it returns is written with the metrics.
     seeds: the repetitions' seeds, for the order of the data.
     mesh: from `parallel.make_mesh`.
-    pace: how often to come back to the host.
+    pace: how often to come back to the host, and how often to begin again.
     directory: where the phase's checkpoints go.
     metrics: where the terms of the losses go, one chunk late.
+    interruption: where it was requested the phase ends with the chunk that is running, and is saved.
 
   Raises:
-    NonFiniteError: where a loss or a parameter is no longer finite; the last good checkpoint stays.
+    NonFiniteError: where a loss or a parameter is no longer finite, for the last time that `pace` allows; the last good
+      checkpoint stays.
+    Interrupted: where that was requested.
   """
-  size = len(next(iter(data.values())))
-  steps_per_epoch = size // phase.rows
-  total = phase.steps(size)
-
-  with checkpoint.Checkpoints(directory) as checkpoints:
-    # 1. A finished phase is only loaded. 2. An unfinished one goes on where it was. 3. Else from scratch.
-    step, timing = 0, Timing()
-    if checkpoints.latest is None:
-      state = init(phase, mesh)
-    else:
-      step = checkpoints.latest
-      state, timing = checkpoints.restore(abstract_state(phase, mesh)), Timing(**checkpoints.record)
-    if step >= total:
-      return state, timing
-    metrics.truncate(phase.name, step)
-
-    late = LateMetrics(phase.name, steps_per_epoch, metrics)
-    started, compiling = time.perf_counter(), 0.0
-    with report.progress(phase.name, total, step) as advance:
-      for chunk in chunks(phase, data, state, step, seeds=seeds, mesh=mesh, longest=pace.chunk_steps):
-        before, step, state = step, chunk.step, chunk.state
-        compiling += chunk.compile_s
-        validation = validate(state) if validate and step % steps_per_epoch == 0 else {}
-        late.push(step, chunk.terms, validation)
-        advance(step, late.latest)
-        if step == total or step // pace.checkpoint_steps > before // pace.checkpoint_steps:
-          late.flush()
-          if not _all_finite(state):
-            raise errors.NonFiniteError(f"{phase.name}: a parameter is no longer finite at step {step}")
-          spent = time.perf_counter() - started
-          timing = Timing(timing.compile_s + compiling, timing.train_s + spent - compiling, step)
-          started, compiling = time.perf_counter(), 0.0
-          checkpoints.save(step, state, dataclasses.asdict(timing))
+  total, interruption = phase.steps(len(next(iter(data.values())))), interruption or Interruption()
+  with checkpoint.Checkpoints(directory) as checkpoints, interruption.deferred():
+    state, timing = _last(phase, checkpoints, mesh)
+    while timing.steps < total and not interruption.requested:
+      again = dataclasses.replace(phase, keys=_changed_keys(phase.keys, timing.restarts))
+      run = chunks(again, data, state, timing.steps, seeds=seeds, mesh=mesh, longest=pace.chunk_steps)
+      try:
+        state, timing = _follow(again, run, total, timing, validate, pace, checkpoints, metrics, interruption)
+      except errors.NonFiniteError as error:
+        restarts = [count + (replica in error.replicas) for replica, count in enumerate(timing.restarts)]
+        if max(restarts) > pace.restores:
+          raise
+        _log.warning("%s; begun again from step %d with another key", error, checkpoints.latest or 0)
+        again = dataclasses.replace(phase, keys=_changed_keys(phase.keys, restarts))
+        state, timing = _last(again, checkpoints, mesh)
+        timing.restarts = restarts
   return state, timing
+
+
+def _last(phase: Phase, checkpoints: checkpoint.Checkpoints, mesh: Mesh) -> tuple[Any, Timing]:
+  """The state that was saved last, or the first one."""
+  if checkpoints.latest is None:
+    return init(phase, mesh), Timing(restarts=[0] * len(phase.keys))
+  return checkpoints.restore(abstract_state(phase, mesh)), Timing(**checkpoints.record)
+
+
+def _changed_keys(keys: jax.Array, restarts: Sequence[int]) -> jax.Array:
+  """A key of its own for every time that a repetition is begun again, `[S]`."""
+  counts = np.array(restarts, np.uint32)
+  return jnp.where(counts > 0, jax.vmap(jax.random.fold_in)(keys, counts), keys) if counts.any() else keys
+
+
+def _follow(
+  phase: Phase,
+  run: Iterator[Chunk],
+  total: int,
+  timing: Timing,
+  validate: Validate | None,
+  pace: Pace,
+  checkpoints: checkpoint.Checkpoints,
+  metrics: report.MetricsFile,
+  interruption: Interruption,
+) -> tuple[Any, Timing]:
+  """Validates, logs and saves while a phase trains, to its end or an interruption."""
+  step, steps_per_epoch = timing.steps, total // phase.epochs
+  metrics.truncate(phase.name, step)
+  late = LateMetrics(phase.name, steps_per_epoch, metrics)
+  started, compiling = time.perf_counter(), 0.0
+  with report.progress(phase.name, total, step) as advance:
+    for chunk in run:
+      before, step = step, chunk.step
+      compiling += chunk.compile_s
+      validation = validate(chunk.state) if validate and step % steps_per_epoch == 0 else {}
+      late.push(chunk, validation)
+      advance(step, late.latest)
+      end = step == total or interruption.agreed()
+      if end or step // pace.checkpoint_steps > before // pace.checkpoint_steps:
+        late.flush()
+        spent = time.perf_counter() - started
+        timing = Timing(timing.compile_s + compiling, timing.train_s + spent - compiling, step, timing.restarts)
+        started, compiling = time.perf_counter(), 0.0
+        checkpoints.save(step, chunk.state, dataclasses.asdict(timing))
+      if end:
+        return chunk.state, timing
+  raise AssertionError("a phase ends with its last step")
 
 
 def chunks(
@@ -239,9 +301,9 @@ def chunks(
       compiled[count] = compilable(phase, mesh).lower(*arguments).compile()
       parallel.check_memory(f"{phase.name}: {count} steps at once", compiled[count])
     compile_s = time.perf_counter() - before
-    state, terms = compiled[count](*arguments)
+    state, terms, finite = compiled[count](*arguments)
     step += count
-    yield Chunk(step, state, terms, compile_s)
+    yield Chunk(step, state, terms, finite, compile_s)
 
 
 def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tuple[Any, Timing]:
@@ -257,11 +319,12 @@ def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tupl
 
 
 def compilable(phase: Phase, mesh: Mesh) -> Any:
-  """The jitted function of many steps: `(state, frozen, data, keys, rows [S, T, B], first) -> (state, terms)`."""
+  """Many steps, jitted: `(state, frozen, data, keys, rows [S, T, B], first) -> (state, terms, finite [S])`."""
 
   def chunk(state, frozen, data, key, rows, first):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + 1 + jnp.arange(len(rows)))
-    return phase.advance(state, frozen, data, rows, keys)
+    state, terms = phase.advance(state, frozen, data, rows, keys)
+    return state, terms, _all_finite(state)
 
   # Named in the log of compilations; what differs in nothing else must be compiled once, on every share of the labels.
   chunk.__name__ = phase.name.rpartition("/")[2].partition("-")[0]
@@ -282,7 +345,6 @@ def _next_length(lengths: Sequence[int], position: int) -> int:
   return int(ends[np.searchsorted(ends, position, side="right")] - position)
 
 
-@jax.jit
 def _all_finite(tree: Any) -> jax.Array:
   return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
@@ -295,25 +357,36 @@ class LateMetrics:
     self._pending = None
     self.latest: dict[str, Any] = {}
 
-  def push(self, step: int, terms: dict[str, jax.Array], validation: Mapping[str, jax.Array]) -> None:
+  def push(self, chunk: Chunk, validation: Mapping[str, jax.Array]) -> None:
     self.flush()
-    self._pending = (step, terms, validation)
+    self._pending = (chunk.step, chunk.terms, chunk.finite, validation)
 
   def flush(self) -> None:
     if self._pending is None:
       return
-    step, terms, validation = jax.device_get(self._pending)
+    step, terms, finite, validation = jax.device_get(self._pending)
     self._pending = None
-    bad = []
-    for name, values in terms.items():  # [S, T]
-      for at, replica in np.argwhere(~np.isfinite(values.T))[:1]:
-        # Of terms that fail in the same step the total loss comes last: its parts say more.
-        bad.append((at, name.endswith("loss"), name, replica, values[replica, at]))
-    if bad:
-      at, _, name, replica, value = min(bad)
-      failed = step - next(iter(terms.values())).shape[1] + at + 1
-      raise errors.NonFiniteError(f"{self._phase}: {name} is {value} at step {failed} of repetition {replica}")
+    self._check(step, terms, finite)
     record = {name: values.mean(axis=1).tolist() for name, values in terms.items()}
     record |= {name: np.asarray(values).tolist() for name, values in validation.items()}
     self.latest = {"phase": self._phase, "step": step, "epoch": step / self._steps_per_epoch} | record
     self._file.write(self.latest)
+
+  def _check(self, step: int, terms: Mapping[str, np.ndarray], finite: np.ndarray) -> None:
+    """Raises a NonFiniteError that names the first term that was not finite, or else the step."""
+    bad = []
+    for name, values in terms.items():  # [S, T]
+      for replica, at in np.argwhere(~np.isfinite(values)):
+        # Of terms that fail in the same step the total loss comes last: its parts say more.
+        bad.append((at, name.endswith("loss"), name, replica, values[replica, at]))
+    replicas = tuple(sorted({int(replica) for *_, replica, _ in bad} | set(np.flatnonzero(~finite).tolist())))
+    if bad:
+      at, _, name, replica, value = min(bad)
+      failed = step - next(iter(terms.values())).shape[1] + at + 1
+      raise errors.NonFiniteError(
+        f"{self._phase}: {name} is {value} at step {failed} of repetition {replica}", replicas
+      )
+    if replicas:
+      raise errors.NonFiniteError(
+        f"{self._phase}: a parameter is no longer finite at step {step} of repetition {replicas[0]}", replicas
+      )

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lcgen import errors
@@ -53,6 +55,13 @@ def check_memory(what: str, compiled: jax.stages.Compiled) -> None:
 def _added_bytes(compiled: jax.stages.Compiled) -> int:
   memory = compiled.memory_analysis()
   return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+
+
+def anywhere(flag: bool) -> bool:
+  """Whether the flag is up in any process."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def per_seed(mesh: Mesh) -> NamedSharding:

@@ -9,6 +9,7 @@ from etils import epath
 
 from lcgen import checkpoint, loop, parallel, report
 from lcgen.data import sources
+from lcgen.interruption import Interruption
 from lcgen.phases import Phases
 
 
@@ -19,17 +20,24 @@ class Trainer:
     phases: of the workdir's config.
     workdir: checkpoints go to `checkpoints/<phase>`, metrics to `metrics.jsonl`.
     read: reads the training images.
+    interruption: ends a phase early, where it is given and requested.
 
   Attributes:
     mesh: all devices.
     timing: of each phase that was asked for.
   """
 
-  def __init__(self, phases: Phases, workdir: epath.Path, read: Callable[[], sources.Split]):
+  def __init__(
+    self,
+    phases: Phases,
+    workdir: epath.Path,
+    read: Callable[[], sources.Split],
+    interruption: Interruption | None = None,
+  ):
     self.mesh = parallel.make_mesh(phases.config["seeds"])
     self.timing: dict[str, loop.Timing] = {}
     self.workdir = workdir
-    self._phases, self._read = phases, read
+    self._phases, self._read, self._interruption = phases, read, interruption
     self._metrics = report.MetricsFile(workdir / "metrics.jsonl")
 
   @functools.cached_property
@@ -49,7 +57,9 @@ class Trainer:
     validate: loop.Validate | None = None,
   ) -> Any:
     """The phase's final state, trained from where it was left."""
-    pace = loop.Pace(**{name: self._phases.config["train"][name] for name in ("chunk_steps", "checkpoint_steps")})
+    section = self._phases.config["train"]
+    restores = section["restores"] if section["on_nonfinite"] == "restore" else 0
+    pace = loop.Pace(section["chunk_steps"], section["checkpoint_steps"], restores)
     state, self.timing[phase.name] = loop.train(
       phase,
       data,
@@ -59,6 +69,7 @@ class Trainer:
       pace=pace,
       directory=self._directory(phase),
       metrics=self._metrics,
+      interruption=self._interruption,
     )
     return state
 

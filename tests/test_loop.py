@@ -47,13 +47,14 @@ def setup(tmp_path):
     EPOCHS,
   )
 
-  def train(folder="a", checkpoint_steps=4, chunk_steps=3, validate=None, **changes):
+  def train(folder="a", checkpoint_steps=4, chunk_steps=3, validate=None, restores=0, **changes):
     metrics = report.MetricsFile(epath.Path(tmp_path) / folder / "metrics.jsonl")
     if step_of := changes.pop("step", None):
       changes["advance"] = loop.OneByOne(step_of, lambda batch: batch)
     state, timing = loop.train(
       dataclasses.replace(phase, **changes), data, validate, seeds=seeds, mesh=mesh,
-      pace=loop.Pace(chunk_steps, checkpoint_steps), directory=epath.Path(tmp_path) / folder / "toy", metrics=metrics,
+      pace=loop.Pace(chunk_steps, checkpoint_steps, restores),
+      directory=epath.Path(tmp_path) / folder / "toy", metrics=metrics,
     )  # fmt: skip
     return state, timing, metrics.read()
 
@@ -163,7 +164,38 @@ def test_a_parameter_that_is_not_finite_is_not_saved(setup, tmp_path):
 
   with pytest.raises(errors.NonFiniteError, match="toy: a parameter is no longer finite"):
     setup(step=breaks)
-  assert not [path for path in (tmp_path / "a" / "toy").iterdir() if path.name.isdigit()]
+  assert not (tmp_path / "a" / "toy").exists()
+
+
+def breaks_once(state, frozen, batch, key):
+  """A part that is not a number in the last epoch of repetition 1, with its first key."""
+  state, metrics = step(state, frozen, batch, key)
+  first = jax.random.key_data(jax.random.fold_in(jax.random.key(4), 11))
+  bad = (jax.random.key_data(key) == first).all()
+  return state, metrics | {"part": jnp.where(bad, jnp.nan, 0.0)}
+
+
+def test_a_repetition_that_breaks_is_begun_again_with_another_key(setup):
+  part = lambda state, frozen, batch, key: (lambda after, metrics: (after, metrics | {"part": 0.0}))(
+    *step(state, frozen, batch, key)
+  )
+  straight, _, expected = setup("straight", step=part)
+  state, timing, records = setup("broken", step=breaks_once, restores=1)
+  assert timing.restarts == [0, 1]
+  assert [record["step"] for record in records] == [record["step"] for record in expected]
+  np.testing.assert_array_equal(state.params[0], straight.params[0])  # the other one is as it was
+  assert np.isfinite(state.params[1]).all()
+  assert (state.params[1] != straight.params[1]).any()
+  again, timing, _ = setup("broken", step=breaks_once, restores=1)
+  assert tree_bytes(again) == tree_bytes(state)
+  assert timing.restarts == [0, 1]
+
+
+def test_a_repetition_begins_again_no_more_often_than_allowed(setup, caplog):
+  always = lambda state, frozen, batch, key: (state, {"part": jnp.where(batch["row"].sum() >= 0, jnp.nan, 0.0)})
+  with pytest.raises(errors.NonFiniteError, match="part is nan at step 1"):
+    setup(step=always, restores=2)
+  assert caplog.text.count("begun again from step 0 with another key") == 2
 
 
 def test_metrics_of_a_killed_run_are_forgotten(tmp_path):
