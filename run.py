@@ -61,6 +61,10 @@ def main(argv: Sequence[str]) -> None:
   except errors.Interrupted as stopped:
     print(f"run.py: {stopped}", file=sys.stderr)
     sys.exit(interruption.EXIT_CODE)
+  except OSError as error:  # no space, no permission, too many open files: of the machine, not of the input
+    sys.exit(f"run.py: {error}; what was saved is kept, and the same command goes on from there")
+  except MemoryError as error:
+    sys.exit(f"run.py: memory is too small: {error}; use a smaller --config.data.train_limit or fewer --config.seeds")
   except (errors.NonFiniteError, errors.MissedError) as error:
     sys.exit(f"run.py: {error}")
 

@@ -68,9 +68,9 @@ def measure(phases: Phases, name: str, ceilings: Ceilings) -> dict[str, Any]:
   """One phase: times inside the loop per step and repetition, and what a step costs in FLOPs, bytes and memory."""
   mesh = parallel.make_mesh(len(phases.seeds))
   phase, data = prepare(phases, name, mesh)
-  seconds, compile_s = _train(phases, phase, data, mesh)
+  seconds, compile_s = loop_seconds(phases, phase, data, mesh)
   each = [1e3 * second / len(phases.seeds) for second in seconds]
-  bare = [1e3 * second / len(phases.seeds) for second in _bare_seconds(phases, phase, data, mesh)]
+  bare = [1e3 * second / len(phases.seeds) for second in bare_seconds(phases, phase, data, mesh)]
   median, cost = statistics.median(each), step_cost(phase, data)
   flops, traffic = cost["flops"] / median * 1e3, cost["bytes"] / median * 1e3
   return {
@@ -105,7 +105,7 @@ def random_images(phases: Phases, size: int) -> sources.Split:
   return sources.Split(images, np.arange(size, dtype=np.int32) % len(facts.class_names))
 
 
-def _train(
+def loop_seconds(
   phases: Phases, phase: loop.Phase, data: Mapping[str, jax.Array], mesh: jax.sharding.Mesh
 ) -> tuple[list[float], float]:
   """Seconds a step, of each chunk of the steady loop, and the seconds of compilation."""
@@ -125,7 +125,7 @@ def _train(
   return list(np.diff(ends)[_UNSTEADY:] / np.diff(steps)), compile_s
 
 
-def _bare_seconds(
+def bare_seconds(
   phases: Phases, phase: loop.Phase, data: Mapping[str, jax.Array], mesh: jax.sharding.Mesh
 ) -> list[float]:
   """Seconds a step where the compiled steps follow each other with nothing between them."""
@@ -226,7 +226,7 @@ def _curve(phases: Phases, name: str) -> list[dict[str, float]]:
     several = Phases(phases.config | {"seeds": seeds}, phases.facts)
     mesh = parallel.make_mesh(seeds)
     started = time.perf_counter()
-    seconds, _ = _train(several, *prepare(several, name, mesh), mesh)
+    seconds, _ = loop_seconds(several, *prepare(several, name, mesh), mesh)
     points.append({"seeds": seeds, "ms_per_step": 1e3 * statistics.median(seconds)})
     if time.perf_counter() - started > section["seconds"]:
       break

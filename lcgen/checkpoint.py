@@ -75,8 +75,11 @@ class Checkpoints:
 
   def _seal(self, written: Any, step: int, about: dict[str, Any]) -> None:
     """Waits until a state is on disk, and then writes what makes it count."""
-    written.result()
     folder = self._directory / str(step)
+    try:
+      written.result()
+    except ValueError as error:  # how TensorStore says that a file could not be written
+      raise OSError(f"{folder} could not be written: {error}") from error
     text = json.dumps(about | {"files": {name: _digest(folder / name) for name in _files(folder)}})
     report.write_text(folder / _SEAL, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 

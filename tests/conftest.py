@@ -11,6 +11,13 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
+_LONGEST = ("test_run.py", "test_trained.py", "test_resume.py", "test_commands.py")
+
+
+def pytest_collection_modifyitems(items):
+  """What takes longest comes first, so that no worker is left with it at the end."""
+  items.sort(key=lambda item: item.path.name not in _LONGEST)
+
 
 @pytest.fixture(autouse=True)
 def _strict_ranks():

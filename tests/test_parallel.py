@@ -13,7 +13,10 @@ import pytest
 from lcgen import parallel
 from tests.conftest import ROOT
 
-SMOKE = ["--config=configs/mnist5k.py:smoke", "--config.evaluate.sets=test,generated_cifar10_c/contrast"]
+SMOKE = [
+  "--config=configs/mnist5k.py:smoke",
+  "--config.evaluate.sets=test",
+]
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, four_devices
   assert code == 0, stderr
   code, stdout, stderr = run(*SMOKE, f"--workdir={tmp_path}")
   assert code == 0, stderr
-  assert "| generated_cifar10_c: mean of contrast |" in stdout
+  assert "| test | " in stdout
 
 
 def test_mesh_spreads_repetitions_first():
