@@ -19,6 +19,10 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; by default runs/ and the config's name.")
 _STAGE = flags.DEFINE_string("stage", "all", ", ".join(experiment.STAGES) + ".")
 _MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the cluster that JAX detects.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of process 0, where none is detected.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes, with --coordinator.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
+_TIMEOUT = flags.DEFINE_integer("initialization_timeout", 300, "Seconds that processes wait for each other.")
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -44,14 +48,15 @@ def _refuse(reason: str) -> None:
 def main(argv: Sequence[str]) -> None:
   logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
   logging.getLogger("lcgen").setLevel(logging.INFO)
-  absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax reports every file at level INFO
+  # Orbax reports every file at level INFO, and at level ERROR what is raised again where it is waited for.
+  absl_logging.set_verbosity(absl_logging.FATAL)
   try:
     if argv[1:]:
       raise errors.InputError(f"{argv[1]!r}: unknown argument; everything is a flag, as in --config.vae.epochs=3")
     if _STAGE.value not in experiment.STAGES:
       raise errors.InputError(f"--stage={_STAGE.value}: unknown stage; there are {', '.join(experiment.STAGES)}")
     values = config.checked(_CONFIG.value.to_dict())
-    parallel.initialize(_MULTIHOST.value)
+    parallel.initialize(_MULTIHOST.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _TIMEOUT.value)
     workdir = epath.Path(_WORKDIR.value or f"runs/{_config_name()}")
     stop = interruption.Interruption()
     with stop.handled(values["train"]["grace_s"]):

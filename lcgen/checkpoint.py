@@ -13,7 +13,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 import lcgen
-from lcgen import errors, report
+from lcgen import errors, parallel, report
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ class Checkpoints:
       written.result()
     except ValueError as error:  # how TensorStore says that a file could not be written
       raise OSError(f"{folder} could not be written: {error}") from error
+    if jax.process_index() != 0:
+      return
     text = json.dumps(about | {"files": {name: _digest(folder / name) for name in _files(folder)}})
     report.write_text(folder / _SEAL, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
@@ -87,6 +89,7 @@ class Checkpoints:
     if self._sealing is not None:
       self._sealing.result()
       self._sealing = None
+      parallel.barrier(f"sealed {self._directory}/{self.latest}")
 
   def close(self) -> None:
     """Waits until the last state is on disk."""

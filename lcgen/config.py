@@ -233,14 +233,19 @@ def _checked(values: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) 
     value = values[key]
     if isinstance(rule, Mapping):
       if not isinstance(value, Mapping):
-        raise errors.InputError(f"config.{path}={value!r}: must be a section with {', '.join(sorted(rule))}")
+        raise errors.InputError(f"config.{path}={_shown(value)}: must be a section with {', '.join(sorted(rule))}")
       result[key] = _checked(value, rule, path + ".")
       continue
     value = rule.meaning(_converted(value, rule.type))
     if type(value) is not rule.type or not rule.holds(value):
-      raise errors.InputError(f"config.{path}={value!r}: must be {rule.words}")
+      raise errors.InputError(f"config.{path}={_shown(value)}: must be {rule.words}")
     result[key] = value
   return result
+
+
+def _shown(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _converted(value: Any, kind: type) -> Any:

@@ -88,6 +88,7 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str, interruption: I
       if known is None or (known != config and labels and stage not in _ASIDE):
         results.unlink(missing_ok=True)
         report.write_json(workdir / "config.json", config)
+      _log.info("%s", parallel.described(config["seeds"]))
       _log.info("VAE: %s", inspection.likelihood_words(phases, inspection.reconstruction_floor(phases, data.train)))
       Experiment(phases, workdir, data, interruption).run(stage)
       if results.exists() and labels:
@@ -133,7 +134,7 @@ class Experiment:
   ):
     self._phases, self._config, self._workdir, self._data = phases, phases.config, workdir, data
     self._trainer = Trainer(phases, workdir, lambda: data.train, interruption)
-    self._mesh = self._trainer.mesh
+    self._mesh, self._local_mesh = self._trainer.mesh, parallel.make_mesh(len(phases.seeds), jax.local_devices())
     self._comparison = comparison.Comparison(phases, self._trainer)
     self._scorer = scoring.Scorer(phases, self._mesh, data)
 
@@ -188,18 +189,24 @@ class Experiment:
 
   def _labelled(self) -> states.Labelled:
     everything = [np.arange(len(self._data.train))] * len(self._phases.seeds)
-    return freeze.labelled(self._data.train.labels, len(self._data.class_names), everything)
+    labelled = freeze.labelled(self._data.train.labels, len(self._data.class_names), everything)
+    return jax.device_put(labelled, parallel.per_seed(self._mesh))
 
   def _write(self, name: str, found: dict[str, Any]) -> None:
     report.write_json(self._workdir / f"{name}.json", found)
     report.build_tables(self._workdir, name)
 
   def _evaluate(self, frozen: states.Frozen, pair: learning.Pair, classifiers: dict[str, Any], judge: Any) -> None:
-    """Scores classifiers, samples and edits; writes `samples.npz`, then `results.json`."""
+    """Scores classifiers, samples and edits; writes `samples.npz`, then `results.json`.
+
+    What has been trained on the devices of all processes each of them scores by itself; the first one writes.
+    """
+    frozen, pair, classifiers, judge = parallel.local((frozen, pair, classifiers, judge), self._local_mesh)
+    tester = scoring.Scorer(self._phases, self._local_mesh, self._data)
     networks, wanted = self._phases.networks, door.wanted_test_sets(self._config, "evaluate")
     _log.info("evaluating on %d test sets: %s", len(wanted), ", ".join(self._config["evaluate"]["sets"]))
-    scored = self._scorer.test(networks.classifier, classifiers, wanted)
-    judged = self._scorer.test(networks.judge, {"judge": judge}, [test_sets.TestSet(test_sets.TEST)])
+    scored = tester.test(networks.classifier, classifiers, wanted)
+    judged = tester.test(networks.judge, {"judge": judge}, [test_sets.TestSet(test_sets.TEST)])
     of_conditions = functools.partial(learning.constraint, self._phases, pair)
     scorer = self._quality(frozen, judge)
     samples = scorer.methods(list(map(of_conditions, jnp.eye(len(self._data.class_names)))), quality.labels_by_judge)
@@ -226,7 +233,7 @@ class Experiment:
     return {name: timing.summary() for name, timing in (self._trainer.timing | {"classifier": total}).items()}
 
   def _quality(self, frozen: states.Frozen, judge: Any) -> quality.Quality:
-    return quality.Quality(self._phases, self._mesh, frozen, judge, self._data.test, self._data.train)
+    return quality.Quality(self._phases, self._local_mesh, frozen, judge, self._data.test, self._data.train)
 
   def _write_samples(self, frozen: states.Frozen, of_conditions: Callable[[jax.Array], constraints.Learnt]) -> None:
     """Images of the first repetition for the figures."""

@@ -199,7 +199,7 @@ def train(
   total, interruption = phase.steps(len(next(iter(data.values())))), interruption or Interruption()
   with checkpoint.Checkpoints(directory) as checkpoints, interruption.deferred():
     state, timing = _last(phase, checkpoints, mesh)
-    while timing.steps < total and not interruption.requested:
+    while timing.steps < total and not interruption.agreed():
       again = dataclasses.replace(phase, keys=_changed_keys(phase.keys, timing.restarts))
       run = chunks(again, data, state, timing.steps, seeds=seeds, mesh=mesh, longest=pace.chunk_steps)
       try:
@@ -364,7 +364,7 @@ class LateMetrics:
   def flush(self) -> None:
     if self._pending is None:
       return
-    step, terms, finite, validation = jax.device_get(self._pending)
+    step, terms, finite, validation = parallel.fetch(self._pending)
     self._pending = None
     self._check(step, terms, finite)
     record = {name: values.mean(axis=1).tolist() for name, values in terms.items()}

@@ -18,10 +18,46 @@ from lcgen import errors
 SEED, DATA = "seed", "data"
 
 
-def initialize(multihost: bool) -> None:
-  """Joins the cluster that JAX detects (SLURM, TPU pod, Open MPI) if asked to; must come before any computation."""
-  if multihost:
-    jax.distributed.initialize()
+def initialize(
+  multihost: bool,
+  coordinator: str | None = None,
+  processes: int | None = None,
+  process: int | None = None,
+  timeout: int = 300,
+) -> None:
+  """Joins a cluster if asked to; must come before any computation.
+
+  Args:
+    multihost: join what JAX detects: SLURM, a TPU pod, Open MPI.
+    coordinator: address and port of process 0, where nothing can be detected.
+    processes: how many there are.
+    process: which one this is.
+    timeout: seconds that a process waits for the others.
+
+  Raises:
+    InputError: where the others do not come in time, or there is no cluster; says who waited for whom.
+  """
+  if not multihost and coordinator is None:
+    return
+  try:
+    jax.distributed.initialize(coordinator, processes, process, initialization_timeout=timeout)
+  except (RuntimeError, ValueError) as error:
+    who = "this process" if process is None else f"process {process} of {processes}"
+    raise errors.InputError(
+      f"--multihost: {who} has waited up to {timeout} s for {coordinator or 'a coordinator to be detected'} "
+      f"({str(error).strip().splitlines()[0]}); start all processes, and see --coordinator, --num_processes and "
+      "--process_id"
+    ) from error
+
+
+def described(seeds: int) -> str:
+  """Process, devices and mesh, in a line."""
+  mesh = make_mesh(seeds)
+  shape = " x ".join(f"{size} {name}" for name, size in mesh.shape.items())
+  return (
+    f"process {jax.process_index()} of {jax.process_count()}, {jax.local_device_count()} of {jax.device_count()} "
+    f"devices ({jax.devices()[0].device_kind}), mesh {shape}"
+  )
 
 
 def make_mesh(seeds: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -33,10 +69,13 @@ def make_mesh(seeds: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def free_memory() -> int | None:
-  """Bytes free on the fullest local device, of a CPU what Linux says is available; None where nobody says."""
+  """Bytes free on the fullest local device, for a CPU on its machine; None where nobody says."""
   known = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
-  if known:
-    return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in known)
+  return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in known) if known else available_memory()
+
+
+def available_memory() -> int | None:
+  """Bytes that Linux says are available on this machine; None elsewhere."""
   info = pathlib.Path("/proc/meminfo")
   lines = dict(line.split(":") for line in info.read_text().splitlines()) if info.exists() else {}
   return 1024 * int(lines["MemAvailable"].split()[0]) if "MemAvailable" in lines else None
@@ -60,6 +99,24 @@ def check_memory(what: str, compiled: jax.stages.Compiled) -> None:
 def _added_bytes(compiled: jax.stages.Compiled) -> int:
   memory = compiled.memory_analysis()
   return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+
+
+def fetch(tree: Any) -> Any:
+  """Arrays on the mesh as NumPy arrays, whole, in every process."""
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def local(tree: Any, mesh: Mesh) -> Any:
+  """Arrays with a leading seed axis on a mesh of this process's own devices; as they are where there is one process."""
+  return tree if jax.process_count() == 1 else jax.device_put(fetch(tree), per_seed(mesh))
+
+
+def barrier(name: str) -> None:
+  """Waits until all processes have come here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
 
 
 def anywhere(flag: bool) -> bool:

@@ -163,6 +163,7 @@ def test_the_same_seed_makes_the_same_set(command, written, tmp_path):
       np.testing.assert_array_equal(values, again[name])
 
 
+@pytest.mark.slow
 def test_another_seed_makes_another_set(digits, written):
   arrays, entropies = ambiguous.make(digits, seed=1, **TINY)
   found = prepared.Prepared("dirty_mnist_like", str(written[0]))

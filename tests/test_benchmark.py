@@ -46,6 +46,7 @@ def test_every_phase_can_be_timed(small, name):
   assert found["of_flops"] == pytest.approx(found["flops_per_step"] / found["ms_per_step"] * 1e3 / 1e9)
 
 
+@pytest.mark.slow
 def test_a_benchmark_without_a_curve_has_one_table(small):
   alone = Phases(small.config | {"benchmark": small.config["benchmark"] | {"phases": ("judge",), "curve": ()}}, DIGITS)
   found = benchmark.run(alone)

@@ -129,6 +129,7 @@ def test_test_images_are_edited_and_joined(command, workdir):
   close_pixels(ways["wishes"][:, 0], np.concatenate([run.sample(label, "actor", seed=0) for label in (3, 1)]))
 
 
+@pytest.mark.slow
 def test_a_single_class_is_joined_with_the_others(command, workdir):
   finish(command("--stage=traverse", "--config.sample.labels=3", "--config.traverse.count=1"))
   assert read(workdir / "traverse" / "labels")["wishes"].shape == (1, 8, 28, 28, 1)

@@ -59,7 +59,7 @@ def test_generated_sets_do_not_depend_on_the_batch_size():
 
 def test_the_mean_of_generated_sets():
   names = ["test", "generated_cifar10_c/contrast", "generated_mnist_c/rotate"]
-  results = scores(names, squares(12))[0]["fake"]
+  results = scores(names, squares(12), 12)[0]["fake"]
   generated = [f"generated_cifar10_c/contrast_{severity}" for severity in range(1, 6)] + ["generated_mnist_c/rotate"]
   assert set(results) == {"test", *generated, "corrupted"}
   mean = np.mean([results[name]["accuracy"] for name in generated], axis=0)

@@ -8,11 +8,15 @@ from concurrent import futures
 import numpy as np
 from etils import epath
 
-from lcgen import errors
+from lcgen import errors, parallel
 from lcgen.data import images as ranges
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+_MOST_SIDE = 4096  # pixels: what a broken file says of its size is not believed
 _GREY_MODES = ("1", "L", "LA")
+_NPZ_ERRORS = (  # RuntimeError: encrypted; NotImplementedError: a compression that zipfile does not know
+  OSError, ValueError, EOFError, AttributeError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 Labelled = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels int32 [N]
 
@@ -100,9 +104,12 @@ def _read_images(files: Sequence[epath.Path], side: int) -> np.ndarray:
   def header(file: epath.Path) -> tuple[str, tuple[int, int]]:
     try:
       with file.open("rb") as stream, Image.open(stream) as image:
-        return image.mode, image.size
-    except (*ranges.PILLOW_ERRORS, Image.DecompressionBombError) as error:
+        mode, size = image.mode, image.size
+    except (*ranges.PILLOW_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
       raise errors.InputError(f"{file}: not an image that can be read ({error}); replace or remove it") from error
+    if max(size) > _MOST_SIDE:
+      raise errors.InputError(f"{file}: {size[0]}x{size[1]} pixels; sides go to {_MOST_SIDE} here, make it smaller")
+    return mode, size
 
   with futures.ThreadPoolExecutor() as pool:
     headers = list(pool.map(header, files))
@@ -170,8 +177,13 @@ def read_npz(path: str) -> tuple[tuple[str, ...], Labelled, Labelled | None]:
 def _npz_arrays(file: epath.Path) -> dict[str, np.ndarray]:
   try:
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+      size, free = sum(member.file_size for member in content.zip.infolist()), parallel.available_memory()
+      if free is not None and size > free:
+        raise errors.InputError(f"{file}: {size:,} bytes unpacked, and {free:,} are free; make it smaller")
       return {name: content[name] for name in content.files}
-  except (OSError, ValueError, EOFError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+  except errors.InputError:
+    raise
+  except _NPZ_ERRORS as error:
     raise errors.InputError(f"{file}: not an .npz that can be read ({error})") from error
 
 
