@@ -214,7 +214,7 @@ def test_bad_wishes_are_refused_in_a_sentence(ink, command, workdir, tmp_path, s
   process = command(f"--stage={stage}", f"--config.{setting.format(**files)}")
   stdout, stderr = process.communicate(timeout=300)
   assert process.returncode == 2, stderr
-  (sentence,) = [line for line in stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\d VAE: ", line)]  # what is loaded
+  (sentence,) = [line for line in stderr.splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]  # the log
   assert sentence.startswith("run.py: ")
   assert all(word in sentence for word in words), sentence
   assert stdout == ""
