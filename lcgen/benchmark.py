@@ -44,7 +44,8 @@ def run(phases: Phases) -> dict[str, Any]:
   trained = [name for name in section["phases"] if name in untrained.NAMES]
   found = {name: measure(phases, name, ceilings) for name in trained}
   curve = {name: _curve(phases, name) for name in trained}
-  others = {name: measure() for name, measure in _others(phases).items() if name in section["phases"]}
+  timed = {"sampling": measure_sampling, "evaluation": measure_evaluation}
+  others = {name: measure_rates(phases) for name, measure_rates in timed.items() if name in section["phases"]}
   shown = [phase_table(found, ceilings)] if trained else []
   shown += [curve_table(curve)] if trained and section["curve"] else []
   shown += [image_table(others)] if others else []
@@ -57,11 +58,6 @@ def run(phases: Phases) -> dict[str, Any]:
     **others,
     "tables": [table._asdict() for table in shown],
   }
-
-
-def _others(phases: Phases) -> dict[str, Callable[[], Rates]]:
-  """What can be timed beside the phases' training."""
-  return {"sampling": lambda: measure_sampling(phases), "evaluation": lambda: measure_evaluation(phases)}
 
 
 def measure(phases: Phases, name: str, ceilings: Ceilings) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def train(
   with checkpoint.Checkpoints(directory) as checkpoints, interruption.deferred():
     state, timing = _last(phase, checkpoints, mesh)
     while timing.steps < total and not interruption.agreed():
-      again = dataclasses.replace(phase, keys=_changed_keys(phase.keys, timing.restarts))
+      again = _with_restarts(phase, timing.restarts)
       run = chunks(again, data, state, timing.steps, seeds=seeds, mesh=mesh, longest=pace.chunk_steps)
       try:
         state, timing = _follow(again, run, total, timing, validate, pace, checkpoints, metrics, interruption)
@@ -209,8 +209,7 @@ def train(
         if max(restarts) > pace.restores:
           raise
         _log.warning("%s; begun again from step %d with another key", error, checkpoints.latest or 0)
-        again = dataclasses.replace(phase, keys=_changed_keys(phase.keys, restarts))
-        state, timing = _last(again, checkpoints, mesh)
+        state, timing = _last(_with_restarts(phase, restarts), checkpoints, mesh)
         timing.restarts = restarts
   return state, timing
 
@@ -222,10 +221,11 @@ def _last(phase: Phase, checkpoints: checkpoint.Checkpoints, mesh: Mesh) -> tupl
   return checkpoints.restore(abstract_state(phase, mesh)), Timing(**checkpoints.record)
 
 
-def _changed_keys(keys: jax.Array, restarts: Sequence[int]) -> jax.Array:
-  """A key of its own for every time that a repetition is begun again, `[S]`."""
+def _with_restarts(phase: Phase, restarts: Sequence[int]) -> Phase:
+  """The phase with another key for every time that a repetition was begun again, `[S]`."""
   counts = np.array(restarts, np.uint32)
-  return jnp.where(counts > 0, jax.vmap(jax.random.fold_in)(keys, counts), keys) if counts.any() else keys
+  changed = jax.vmap(jax.random.fold_in)(phase.keys, counts)
+  return dataclasses.replace(phase, keys=jnp.where(counts > 0, changed, phase.keys)) if counts.any() else phase
 
 
 def _follow(
@@ -259,8 +259,8 @@ def _follow(
         started, compiling = time.perf_counter(), 0.0
         checkpoints.save(step, chunk.state, dataclasses.asdict(timing))
       if end:
-        return chunk.state, timing
-  raise AssertionError("a phase ends with its last step")
+        break
+  return chunk.state, timing
 
 
 def chunks(
