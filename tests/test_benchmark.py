@@ -9,17 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcgen import benchmark, config, door, errors, inspection, loop, parallel, sampling, untrained
-from lcgen.data import sources
+from lcgen import benchmark, door, errors, inspection, loop, parallel, sampling, untrained
 from lcgen.phases import Phases
-from tests.helpers import load_config
+from tests.helpers import DIGITS, phases_of
 
-DIGITS = sources.Facts("digits", (28, 28, 1), tuple("0123456789"), 3600, 400, 1000)
 FIELDS = {field.name for field in dataclasses.fields(benchmark.Ceilings)}
-
-
-def phases_of(*variant, **changes):
-  return Phases(config.checked(load_config("mnist5k", *variant, **changes)), DIGITS)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ import pytest
 from lcgen import benchmark, parallel
 from lcgen.models import layers
 from tests import measure_layers
-from tests.test_benchmark import phases_of
+from tests.helpers import phases_of
 
-ROUNDS = 2
+pytestmark = pytest.mark.timing  # nothing else may run beside these
+ROUNDS = 5
 
 
 def fastest(*functions):
