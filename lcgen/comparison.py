@@ -77,8 +77,6 @@ class Comparison:
     return variables
 
   def _is_kept(self, arm: str) -> bool:
-    if not self._place(arm).exists():
-      return False
     with checkpoint.Checkpoints(self._place(arm)) as kept:
       return kept.latest is not None
 
