@@ -1,10 +1,12 @@
 """Runs an experiment: python run.py --config=configs/mnist5k.py --workdir=runs/mnist5k [--config.key=value ...]"""
 
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
 
+import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from etils import epath
@@ -72,6 +74,18 @@ def main(argv: Sequence[str]) -> None:
     sys.exit(f"run.py: memory is too small: {error}; use a smaller --config.data.train_limit or fewer --config.seeds")
   except (errors.NonFiniteError, errors.MissedError) as error:
     sys.exit(f"run.py: {error}")
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    _leave(
+      f"process {jax.process_index()} has lost another one ({str(error).splitlines()[0]}); start all of them again"
+    )
+
+
+def _leave(reason: str) -> None:
+  """Ends the process at once: an ordinary exit waits for all the others."""
+  print(f"run.py: {reason}", file=sys.stderr, flush=True)
+  os._exit(interruption.EXIT_CODE)
 
 
 def _config_name() -> str:

@@ -102,8 +102,11 @@ class Checkpoints:
   def __enter__(self) -> "Checkpoints":
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+    if kind is None or not issubclass(
+      kind, jax.errors.JaxRuntimeError
+    ):  # another process may be lost: none is waited for
+      self.close()
 
 
 def abstract(state: Any, sharding: jax.sharding.Sharding) -> Any:

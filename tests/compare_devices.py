@@ -1,12 +1,14 @@
-"""Trains every phase on one device and on all, and prints the largest difference between their states, as JSON.
+"""Trains every phase of a small config once for each layout, and saves the final states to FOLDER/LAYOUT.npz.
 
-With plain gradient descent: Adam divides gradients by their size, and so blows up the rounding errors of gradients
-that are zero but for them, such as those of biases before a batch norm.
+    python -m tests.compare_devices FOLDER LAYOUT ... [--processes=COORDINATOR,COUNT,INDEX]
+
+A layout is DEVICES-SEED_AXIS-PLACEMENT, as in 8-2-sharded. With plain gradient descent: Adam divides gradients by their
+size, and so blows up the rounding errors of gradients that are zero but for them, such as those of biases before a
+batch norm.
 """
 
-import json
+import argparse
 import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,54 +16,62 @@ import numpy as np
 import optax
 from etils import epath
 
-from lcgen import config, freeze, loop, parallel, report
+from lcgen import config, freeze, parallel
 from lcgen import state as states
 from lcgen.phases import Phases
+from lcgen.trainer import Trainer
 from tests.helpers import frozen_vae, load_config, squares
 from tests.test_steps import FACTS
 
 ARMS = ("none", "latent_constraints", "duplicate", "flip_crop+augmix")
+SEEDS = 4
+DATA = squares(84)  # in eight parts there are four rows more
 
 
-def final_states(workdir, seeds, devices):
-  phases = Phases(config.checked(load_config("mnist5k", "smoke", seeds=seeds)), FACTS)
+def final_states(folder: pathlib.Path, layout: str) -> dict[str, np.ndarray]:
+  """Every array of every phase's final state, by phase and path."""
+  devices, seed_axis, placement = layout.split("-")
+  changes = {"train__seed_axis": int(seed_axis), "data__placement": placement, "train__chunk_steps": 5}
+  phases = Phases(config.checked(load_config("mnist5k", "smoke", seeds=SEEDS, **changes)), FACTS)
   phases._optimizer = lambda *_, **__: optax.sgd(0.01)
-  mesh = parallel.make_mesh(seeds, devices)
-  stack = lambda tree: jax.device_put(
-    jax.tree.map(lambda leaf: jnp.stack([leaf] * seeds), tree), parallel.per_seed(mesh)
-  )
+  phases.mesh = parallel.make_mesh(SEEDS, jax.devices()[: int(devices)], int(seed_axis))
   variables = phases.vae().init(jax.random.key(0)).variables
   actor = phases.actor_critic(None).init(jax.random.key(1)).actor.params
-  data = squares()
-  labelled = states.Labelled(*(leaf[0] for leaf in jax.tree.leaves(freeze.labelled(data.labels, 4, [np.arange(80)]))))
-  frozen = stack(frozen_vae(variables, actor={"params": actor}, labelled=labelled))
-  rows = jax.device_put({"image": data.images, "label": data.labels}, parallel.replicated(mesh))
-  result = {}
-  for phase in (
-    phases.vae(), phases.actor_critic(frozen), phases.energy(frozen), phases.classifiers("classifier", ARMS, frozen),
+  everything = [np.arange(len(DATA))]
+  labelled = states.Labelled(*(leaf[0] for leaf in jax.tree.leaves(freeze.labelled(DATA.labels, 4, everything))))
+  stacked = jax.tree.map(
+    lambda leaf: jnp.stack([leaf] * SEEDS), frozen_vae(variables, actor={"params": actor}, labelled=labelled)
+  )
+  frozen = parallel.put(stacked, parallel.per_seed(phases.mesh))
+  (folder / layout).mkdir(parents=True, exist_ok=True)
+  trainer = Trainer(phases, epath.Path(folder / layout), lambda: DATA)
+  trained = [
+    phases.vae(),
+    phases.actor_critic(frozen),
+    phases.energy(frozen),
+    phases.classifiers("classifier", ARMS, frozen),
     phases.judge(),
-  ):  # fmt: skip
-    folder = epath.Path(workdir) / phase.name
-    state, _ = loop.train(
-      phase, rows, None, seeds=phases.seeds, mesh=mesh, pace=loop.Pace(5, 100), directory=folder,
-      metrics=report.MetricsFile(folder.parent / "metrics.jsonl"),
-    )  # fmt: skip
-    result[phase.name] = jax.device_get(state)
-  return result
+  ]
+  found = {phase.name: parallel.fetch(trainer.train(phase, trainer.rows)) for phase in trained}
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(found)
+  }
 
 
-def main(workdir, seeds):
-  one = final_states(workdir / "one", seeds, jax.devices()[:1])
-  all_devices = final_states(workdir / "all", seeds, jax.devices())
-  difference = lambda a, b: float(np.max(np.abs(a - b) / (1 + np.abs(a))))
-  print(json.dumps({
-    "devices": jax.device_count(),
-    "mesh": dict(parallel.make_mesh(seeds).shape),
-    "difference": {
-      name: max(jax.tree.leaves(jax.tree.map(difference, state, all_devices[name]))) for name, state in one.items()
-    },
-  }))  # fmt: skip
+def main() -> None:
+  parser = argparse.ArgumentParser()
+  parser.add_argument("folder", type=pathlib.Path)
+  parser.add_argument("layouts", nargs="+")
+  parser.add_argument("--processes")
+  arguments = parser.parse_args()
+  if arguments.processes:
+    coordinator, count, index = arguments.processes.split(",")
+    parallel.initialize(False, coordinator, int(count), int(index), timeout=60)
+  for layout in arguments.layouts:
+    found = final_states(arguments.folder, layout)
+    if jax.process_index() == 0:
+      np.savez(arguments.folder / f"{layout}.npz", **found)
 
 
 if __name__ == "__main__":
-  main(pathlib.Path(sys.argv[1]), int(sys.argv[2]))
+  main()

@@ -1,51 +1,173 @@
-"""One device against several: the same numbers, but for the order of sums in float32."""
+"""One device against several, one process against two: the same numbers, but for the order of sums in float32."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcgen import parallel
+from lcgen import errors, interruption, parallel
 from tests.conftest import ROOT
 
 SMOKE = [
   "--config=configs/mnist5k.py:smoke",
   "--config.evaluate.sets=test",
 ]
+# Every phase's final state, to 1: what sums in another order differ by.
+NEAR = 1e-5
 
 
-@pytest.fixture
-def four_devices(compilations):
-  return {"XLA_FLAGS": f"{compilations['XLA_FLAGS']} --xla_force_host_platform_device_count=4"}
+def devices(compilations, count):
+  return {"XLA_FLAGS": f"{compilations['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"}
 
 
-@pytest.mark.parametrize(
-  ("seeds", "mesh"),
-  [(2, {"seed": 2, "data": 2}), pytest.param(1, {"seed": 1, "data": 4}, marks=pytest.mark.slow)],
-)
-def test_every_phase_trains_the_same_on_one_device_and_four(tmp_path, compilations, four_devices, seeds, mesh):
-  command = [sys.executable, "-m", "tests.compare_devices", str(tmp_path), str(seeds)]
-  environment = os.environ | compilations | four_devices
-  done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-  assert done.returncode == 0, done.stderr
-  found = json.loads(done.stdout.splitlines()[-1])
-  assert found["devices"] == 4
-  assert found["mesh"] == mesh
-  assert len(found["difference"]) == 5
-  assert max(found["difference"].values()) < 1e-5, found
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, compilations):
+  """Trains on eight devices, as `compare_devices` does: `trained(layouts, processes) -> folder`."""
+  environment = os.environ | compilations
+
+  def _trained(layouts, processes=1):
+    folder = tmp_path_factory.mktemp("layouts")
+    command = [sys.executable, "-m", "tests.compare_devices", str(folder), *layouts]
+    address = f"localhost:{free_port()}"
+    joined = [[f"--processes={address},{processes},{index}"] if processes > 1 else [] for index in range(processes)]
+    started = [
+      subprocess.Popen(
+        command + flags, cwd=ROOT, env=environment | devices(compilations, 8 // processes), stderr=subprocess.PIPE
+      )
+      for flags in joined
+    ]
+    for process in started:
+      _, stderr = process.communicate(timeout=600)
+      assert process.returncode == 0, stderr.decode()
+    return folder
+
+  return _trained
 
 
-def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, four_devices, tmp_path):
-  code, _, stderr = run(*SMOKE, "--stage=vae", f"--workdir={tmp_path}", **four_devices)
+@pytest.fixture(scope="module")
+def layouts(trained):
+  """One device; two and four with repetitions of their own; four of which two share a batch and the data."""
+  return trained(["1-0-replicated", "2-2-replicated", "4-4-replicated", "4-2-sharded"])
+
+
+def free_port():
+  with socket.socket() as one:
+    one.bind(("localhost", 0))
+    return one.getsockname()[1]
+
+
+def difference(first, second):
+  """The largest between two saved states, relative where values are large."""
+  with np.load(first) as a, np.load(second) as b:
+    assert sorted(a) == sorted(b)
+    assert len({name.partition("/")[0] for name in a}) == 5
+    pairs = [(np.float64(a[name]), np.float64(b[name])) for name in a]
+  return max(np.max(np.abs(x - y) / (1 + np.abs(x)), initial=0.0) for x, y in pairs)
+
+
+@pytest.mark.parametrize("layout", ["2-2-replicated", "4-2-sharded"])
+def test_every_phase_trains_the_same_on_one_device_and_on_several(layouts, layout):
+  assert difference(layouts / "1-0-replicated.npz", layouts / f"{layout}.npz") < NEAR
+
+
+def test_repetitions_are_bit_equal_on_devices_of_their_own(layouts):
+  assert difference(layouts / "2-2-replicated.npz", layouts / "4-4-replicated.npz") == 0
+
+
+def test_two_processes_train_as_one_does(layouts, trained):
+  folder = trained(["8-2-sharded"], processes=2)
+  assert difference(layouts / "1-0-replicated.npz", folder / "8-2-sharded.npz") < NEAR
+
+
+@pytest.mark.slow
+def test_any_number_of_devices_any_mesh_and_any_placement(layouts, trained):
+  shapes = ["1-0", "2-1", "2-2", "4-1", "4-2", "4-4", "8-1", "8-2", "8-4"]
+  wanted = [f"{shape}-{placement}" for shape in shapes for placement in ("replicated", "sharded")]
+  folder = trained(wanted)
+  found = {layout: difference(layouts / "1-0-replicated.npz", folder / f"{layout}.npz") for layout in wanted}
+  assert max(found.values()) < NEAR, found
+
+
+def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, compilations, tmp_path):
+  code, _, stderr = run(*SMOKE, "--stage=vae", f"--workdir={tmp_path}", **devices(compilations, 4))
   assert code == 0, stderr
   code, stdout, stderr = run(*SMOKE, f"--workdir={tmp_path}")
   assert code == 0, stderr
   assert "| test | " in stdout
+
+
+class Pair:
+  """Two processes of the real command with two devices each, in one workdir."""
+
+  def __init__(self, start, compilations, *flags):
+    joined = (f"--coordinator=localhost:{free_port()}", "--num_processes=2", "--initialization_timeout=60")
+    environment = devices(compilations, 2)
+    self.each = [start(*SMOKE, *joined, f"--process_id={index}", *flags, **environment) for index in range(2)]
+
+  def ends(self, timeout):
+    """`(exit code, stderr)` of both."""
+    found = [process.communicate(timeout=timeout)[1] for process in self.each]
+    return list(zip((process.returncode for process in self.each), found, strict=True))
+
+
+def test_a_process_that_is_lost_ends_the_others_and_the_pair_goes_on(start, compilations, tmp_path):
+  flags = ("--stage=vae", "--config.vae.epochs=40", "--config.train.checkpoint_steps=40", f"--workdir={tmp_path}")
+  pair, metrics = Pair(start, compilations, *flags), tmp_path / "metrics.jsonl"
+  while not any(tmp_path.glob("checkpoints/vae/*/seal.json")):
+    assert pair.each[0].poll() is None, pair.each[0].communicate()[1]
+    time.sleep(0.05)
+  pair.each[1].kill()
+  (code, stderr), _ = pair.ends(timeout=120)
+  assert code == interruption.EXIT_CODE
+  assert "run.py: process 0 has lost another one (" in stderr.splitlines()[-1]
+  saved = max(int(path.parent.name) for path in tmp_path.glob("checkpoints/vae/*/seal.json"))
+  before = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] <= saved]
+  assert saved < 480
+
+  pair = Pair(start, compilations, *flags)
+  (code, stderr), (other, _) = pair.ends(timeout=300)
+  assert code == other == 0, stderr
+  assert "process 0 of 2, 2 of 4 devices (cpu), mesh 2 seed x 2 data" in stderr
+  lines = metrics.read_text().splitlines()
+  assert lines[: len(before)] == before
+  assert [json.loads(line)["step"] for line in lines] == list(range(4, 481, 4))
+
+
+def test_a_process_that_waits_in_vain_says_for_whom(run, tmp_path):
+  address = f"localhost:{free_port()}"
+  joined = (f"--coordinator={address}", "--num_processes=2", "--process_id=1", "--initialization_timeout=2")
+  code, _, stderr = run(*SMOKE, *joined, f"--workdir={tmp_path}")
+  assert code == 2
+  assert f"--multihost: process 1 of 2 has waited up to 2 s for {address} (" in stderr
+  assert not any(tmp_path.iterdir())
+
+
+def test_a_mesh_that_cannot_be_is_refused():
+  with pytest.raises(errors.InputError, match=r"config.train.seed_axis=2: must divide the 3 repetitions"):
+    parallel.make_mesh(3, seed_axis=2)
+
+
+def test_rows_are_filled_up_to_equal_parts():
+  sharding = parallel.over_data(parallel.make_mesh(1), "sharded", 0)
+  rows = parallel.put_rows(np.arange(5), sharding)
+  assert parallel.parts(sharding) == jax.device_count()
+  np.testing.assert_array_equal(rows[:5], np.arange(5))
+  assert len(rows) == -(-5 // jax.device_count()) * jax.device_count()
+
+
+def test_data_are_spread_where_they_would_take_much_of_a_device(monkeypatch):
+  mesh = parallel.make_mesh(1)
+  monkeypatch.setattr(parallel, "free_memory", lambda: 1000)
+  assert parallel.over_data(mesh, "auto", 250).spec == parallel.replicated(mesh).spec
+  assert parallel.over_data(mesh, "auto", 251).spec == parallel.over_data(mesh, "sharded", 0).spec
+  assert parallel.over_data(mesh, "replicated", 10**9).spec == parallel.replicated(mesh).spec
 
 
 def test_mesh_spreads_repetitions_first():
