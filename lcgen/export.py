@@ -47,7 +47,7 @@ def write(workdir: epath.Path) -> None:
     InputError: where not even the VAE is trained.
   """
   run = stored.Workdir(workdir)
-  trained = [name for name in stored.names(run.values) if run.has(name)]
+  trained = [name for name in stored.names(run.values) if name == "vae" or run.has(name)]
   arrays: dict[str, np.ndarray] = {}
   for name in trained:
     arrays |= _by_path(name, parallel.fetch(run.read(name)))

@@ -69,6 +69,9 @@ class Run:
   networks'; they come out as floats in [0, 1]. `replica` picks one of the repetitions, counted from 0. Constraints are
   those of all repetitions, and compose: `run.label(3) & ~thick`.
 
+  Args:
+    run: where the networks are; `load` finds out which of the two it is.
+
   Attributes:
     class_names: names of the labels 0, 1, ...
     image_shape: `(H, W, C)` of the networks.

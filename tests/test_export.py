@@ -138,6 +138,15 @@ def test_a_run_that_has_not_ended_is_exported_as_far_as_it_is(workdir, tmp_path)
       call()
 
 
+def test_without_the_vae_there_is_no_export(workdir, tmp_path):
+  broken = shutil.copytree(workdir, tmp_path / "run")
+  shutil.rmtree(broken / "checkpoints" / "vae")
+  before = (broken / export.NAME).read_bytes()
+  with pytest.raises(errors.InputError, match="vae is not trained to its end"):
+    experiment.run(values(), epath.Path(broken), "export")
+  assert (broken / export.NAME).read_bytes() == before
+
+
 def test_where_nothing_is_trained_there_is_nothing_to_export(tmp_path):
   with pytest.raises(errors.InputError, match="no trained VAE"):
     experiment.run(values(), epath.Path(tmp_path / "run"), "export")
