@@ -27,6 +27,7 @@ def base() -> Config:
     validation=0.1,  # share of the training images
     test=0.2,  # share of all images, where the source has no test split
     image_size=0,  # side to resize to; 0 keeps the stored size
+    placement="auto",  # replicated on every device, or sharded over those that share a batch; auto: where memory asks
     train_limit=0,  # most images, for training and validation together; 0 keeps all
     test_limit=0,
   )
@@ -150,6 +151,7 @@ def base() -> Config:
   config.train = section(
     chunk_steps=200,  # most steps between two looks at the metrics
     checkpoint_steps=2000,
+    seed_axis=0,  # devices that repetitions are spread over; 0: as many as divide both
     convolution="auto",  # matmul on a CPU, native elsewhere
     dtype="float32",  # or bfloat16: of what the networks compute; parameters, statistics and losses are float32
     on_nonfinite="stop",  # or restore: goes on from the last checkpoint with another key for that repetition

@@ -62,7 +62,7 @@ def run(phases: Phases) -> dict[str, Any]:
 
 def measure(phases: Phases, name: str, ceilings: Ceilings) -> dict[str, Any]:
   """One phase: times inside the loop per step and repetition, and what a step costs in FLOPs, bytes and memory."""
-  mesh = parallel.make_mesh(len(phases.seeds))
+  mesh = phases.mesh
   phase, data = prepare(phases, name, mesh)
   seconds, compile_s = loop_seconds(phases, phase, data, mesh)
   each = [1e3 * second / len(phases.seeds) for second in seconds]
@@ -161,7 +161,7 @@ def measure_sampling(phases: Phases) -> Rates:
 
   The networks are untrained: they refuse all, so that `refine` takes all its rounds.
   """
-  mesh, classes, found = parallel.make_mesh(len(phases.seeds)), len(phases.facts.class_names), {}
+  mesh, classes, found = phases.mesh, len(phases.facts.class_names), {}
   frozen = untrained.frozen(phases, mesh, np.arange(classes))
   pair = learning.Pair(frozen.actor["params"], frozen.energy["params"])
   arguments = frozen, learning.constraint(phases, pair, jnp.eye(classes)[0]), phases.keys("evaluate")
@@ -175,7 +175,7 @@ def measure_sampling(phases: Phases) -> Rates:
 
 def measure_evaluation(phases: Phases) -> Rates:
   """Images a second of the 95 sets of `generated_cifar10_c`, a batch each, made and scored by the arms' classifiers."""
-  mesh, arms = parallel.make_mesh(len(phases.seeds)), phases.config["classifier"]["arms"]
+  mesh, arms = phases.mesh, phases.config["classifier"]["arms"]
   split = random_images(phases, phases.config["evaluate"]["batch_size"])
   scorer = scoring.Scorer(
     phases, mesh, sources.Dataset(phases.facts.name, phases.facts.class_names, split, split, split)
@@ -220,7 +220,7 @@ def _curve(phases: Phases, name: str) -> list[dict[str, float]]:
   section, points = phases.config["benchmark"], []
   for seeds in section["curve"]:
     several = Phases(phases.config | {"seeds": seeds}, phases.facts)
-    mesh = parallel.make_mesh(seeds)
+    mesh = several.mesh
     started = time.perf_counter()
     seconds, _ = loop_seconds(several, *prepare(several, name, mesh), mesh)
     points.append({"seeds": seeds, "ms_per_step": 1e3 * statistics.median(seconds)})

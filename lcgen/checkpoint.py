@@ -30,7 +30,8 @@ class Checkpoints:
 
   def __init__(self, directory: epath.PathLike):
     self._directory = epath.Path(directory).absolute()
-    self.latest = _newest_whole(self._directory)
+    self.latest = _newest_whole(self._directory) if jax.process_index() == 0 else None
+    self.latest = _agreed(self.latest)
     self._sealer = futures.ThreadPoolExecutor(1)
     self._sealing: futures.Future[None] | None = None
 
@@ -89,7 +90,7 @@ class Checkpoints:
     if self._sealing is not None:
       self._sealing.result()
       self._sealing = None
-      parallel.barrier(f"sealed {self._directory}/{self.latest}")
+      parallel.barrier()
 
   def close(self) -> None:
     """Waits until the last state is on disk."""
@@ -108,6 +109,12 @@ class Checkpoints:
 def abstract(state: Any, sharding: jax.sharding.Sharding) -> Any:
   """Shapes, types and the sharding of a state, for `Checkpoints.restore`."""
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
+
+
+def _agreed(step: int | None) -> int | None:
+  """What the first process has found."""
+  found = parallel.of_first(-1 if step is None else step)
+  return None if found < 0 else found
 
 
 def _described(state: Any) -> dict[str, str]:

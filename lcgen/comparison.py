@@ -78,8 +78,6 @@ class Comparison:
 
   def is_kept(self, arm: str) -> bool:
     """Whether the arm has been trained."""
-    if not self._place(arm).exists():
-      return False
     with checkpoint.Checkpoints(self._place(arm)) as kept:
       return kept.latest is not None
 

@@ -90,6 +90,7 @@ SCHEMA: dict[str, Any] = {
     "validation": _PROPER_SHARE,
     "test": _PROPER_SHARE,
     "image_size": _NATURAL,
+    "placement": _one_of("auto", "replicated", "sharded"),
     "train_limit": _NATURAL,
     "test_limit": _NATURAL,
   },
@@ -177,6 +178,7 @@ SCHEMA: dict[str, Any] = {
   "train": {
     "chunk_steps": _POSITIVE,
     "checkpoint_steps": _POSITIVE,
+    "seed_axis": _NATURAL,
     "convolution": _one_of("auto", "native", "matmul"),
     "dtype": _one_of("float32", "bfloat16"),
     "on_nonfinite": _one_of("stop", "restore"),
@@ -188,6 +190,7 @@ SCHEMA: dict[str, Any] = {
 # What may change between two commands on one workdir: it alters what is reported or how fast, not what was trained.
 _FREE = (
   "data.dir",
+  "data.placement",
   "actor_critic.constraint",
   "rule.",
   "classifier.arms",
@@ -203,6 +206,7 @@ _FREE = (
   "benchmark.",
   "train.chunk_steps",
   "train.checkpoint_steps",
+  "train.seed_axis",
   "train.convolution",
   "train.on_nonfinite",
   "train.restores",

@@ -110,7 +110,7 @@ def read_data(config: dict[str, Any]) -> sources.Dataset:
 def check_fit(phases: Phases) -> None:
   """Raises an InputError where the batches do not fit the data, or the run does not fit the devices."""
   config, facts = phases.config, phases.facts
-  shards = parallel.make_mesh(config["seeds"]).shape[parallel.DATA]
+  shards = phases.mesh.shape[parallel.DATA]
   sections = {name: config[name] for name in ("vae", "actor_critic", "energy", "classifier")}
   for name, section in (sections | {"evaluate.judge": config["evaluate"]["judge"]}).items():
     given = f"config.{name}.batch_size={section['batch_size']}"
@@ -131,11 +131,7 @@ def check_fit(phases: Phases) -> None:
   for split in ("validation", "test"):
     if getattr(facts, split) == 0:
       raise errors.InputError(f"config.data.{split}: leaves no image for {split}; make it larger, or raise the limits")
-  needed, free = inspection.state_bytes(phases), parallel.free_memory()
+  needed = inspection.state_bytes(phases)
   data = needed.pop("data")
   size, name = max((size, name) for name, size in needed.items())
-  if free is not None and data + size > free:
-    raise errors.InputError(
-      f"the data ({data:,} bytes) and the phase {name} ({size:,} bytes) do not fit the {free:,} bytes free on a "
-      "device; use more devices, fewer --config.seeds, smaller networks or --config.data.train_limit"
-    )
+  parallel.check_memory(f"the data ({data:,} bytes) and the phase {name} ({size:,} bytes)", data + size)

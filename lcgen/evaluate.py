@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcgen import metrics, test_sets
+from lcgen import metrics, parallel, test_sets
 from lcgen.data import images as ranges
 from lcgen.data import sources
 
@@ -28,7 +28,7 @@ def _batches(parts: Mapping[str, np.ndarray], size: int, sharding: Any) -> Itera
   for start in range(0, count, size):
     rows = np.arange(start, start + size)
     batch = {name: array[rows % count] for name, array in parts.items()}
-    yield jax.device_put(batch | {"mask": batch["mask"] & (rows < count)}, sharding)
+    yield parallel.put(batch | {"mask": batch["mask"] & (rows < count)}, sharding)
 
 
 def changed_batches(

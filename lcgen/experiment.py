@@ -91,7 +91,7 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str, interruption: I
       if known is None or (known != config and labels and stage not in _ASIDE):
         results.unlink(missing_ok=True)
         report.write_json(workdir / "config.json", config)
-      _log.info("%s", parallel.described(config["seeds"]))
+      _log.info("%s", parallel.described(phases.mesh))
       _log.info("VAE: %s", inspection.likelihood_words(phases, inspection.reconstruction_floor(phases, data.train)))
       Experiment(phases, workdir, data, interruption).run(stage)
       if results.exists() and labels:
@@ -137,7 +137,7 @@ class Experiment:
   ):
     self._phases, self._config, self._workdir, self._data = phases, phases.config, workdir, data
     self._trainer = Trainer(phases, workdir, lambda: data.train, interruption)
-    self._mesh, self._local_mesh = self._trainer.mesh, parallel.make_mesh(len(phases.seeds), jax.local_devices())
+    self._mesh, self._local_mesh = phases.mesh, parallel.local_mesh(phases.mesh, len(phases.seeds))
     self._comparison = comparison.Comparison(phases, self._trainer)
     self._scorer = scoring.Scorer(phases, self._mesh, data)
 
@@ -193,7 +193,7 @@ class Experiment:
   def _labelled(self) -> states.Labelled:
     everything = [np.arange(len(self._data.train))] * len(self._phases.seeds)
     labelled = freeze.labelled(self._data.train.labels, len(self._data.class_names), everything)
-    return jax.device_put(labelled, parallel.per_seed(self._mesh))
+    return parallel.put(labelled, parallel.per_seed(self._mesh))
 
   def _write(self, name: str, found: dict[str, Any]) -> None:
     report.write_json(self._workdir / f"{name}.json", found)
@@ -205,11 +205,10 @@ class Experiment:
     What has been trained on the devices of all processes each of them scores by itself; the first one writes.
     """
     frozen, pair, classifiers, judge = parallel.local((frozen, pair, classifiers, judge), self._local_mesh)
-    tester = scoring.Scorer(self._phases, self._local_mesh, self._data)
     networks, wanted = self._phases.networks, door.wanted_test_sets(self._config, "evaluate")
     _log.info("evaluating on %d test sets: %s", len(wanted), ", ".join(self._config["evaluate"]["sets"]))
-    scored = tester.test(networks.classifier, classifiers, wanted)
-    judged = tester.test(networks.judge, {"judge": judge}, [test_sets.TestSet(test_sets.TEST)])
+    scored = self._scorer.test(networks.classifier, classifiers, wanted)
+    judged = self._scorer.test(networks.judge, {"judge": judge}, [test_sets.TestSet(test_sets.TEST)])
     of_conditions = functools.partial(learning.constraint, self._phases, pair)
     scorer = self._quality(frozen, judge)
     samples = scorer.methods(list(map(of_conditions, jnp.eye(len(self._data.class_names)))), quality.labels_by_judge)

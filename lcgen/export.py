@@ -83,8 +83,8 @@ class Export:
       self.values = config.checked(self._about["config"])
     except ValueError as error:
       raise self._refused(f"its config is not one of this version, {lcgen.__version__} ({error})") from error
+    self.values["train"]["seed_axis"] = 0  # that of the machine that trained need not fit this one's devices
     self.phases = Phases(self.values, sources.Facts(**self._about["facts"]))
-    self.mesh = parallel.make_mesh(self.values["seeds"])
 
   def has(self, name: str) -> bool:
     """Whether the file has one of `stored.names`."""
@@ -98,14 +98,14 @@ class Export:
     """
     if not self.has(name):
       raise self._refused(f"{name} had not been trained; it has {', '.join(self._about['networks'])}")
-    abstract = stored.abstract(self.phases, self.mesh, name)
+    abstract = stored.abstract(self.phases, name)
     wanted, found = _by_path(name, abstract), {key for key in self._arrays if key.startswith(f"{name}/")}
     for key in sorted(wanted.keys() | found):
       shapes = [group[key].shape if key in group else "not there" for group in (self._arrays, wanted)]
       if shapes[0] != shapes[1]:
         raise self._refused(f"{key} is {shapes[0]} and should be {shapes[1]}")
     arrays = [self._arrays[key] for key in wanted]
-    return jax.device_put(jax.tree.unflatten(jax.tree.structure(abstract), arrays), parallel.per_seed(self.mesh))
+    return parallel.put(jax.tree.unflatten(jax.tree.structure(abstract), arrays), parallel.per_seed(self.phases.mesh))
 
   def learner(self, frozen: states.Frozen) -> learning.Learner:
     """Nothing can be learnt here: what has been learnt is kept in a workdir, and needs training images."""

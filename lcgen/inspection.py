@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lcgen import errors, evaluate, losses, parallel, test_sets, untrained
+from lcgen import evaluate, losses, parallel, test_sets, untrained
 from lcgen.data import images as ranges
 from lcgen.data import prepared, sources
 from lcgen.phases import Networks, Phases
@@ -30,7 +30,7 @@ _NETWORKS = {  # what each takes, by the names of `Networks.example`
 
 def find(phases: Phases, training: sources.Split | None) -> dict[str, Any]:
   """All that `inspect.json` holds; what needs the training images is None without them."""
-  shapes, mesh = parameter_shapes(phases.networks), parallel.make_mesh(len(phases.seeds))
+  shapes, mesh = parameter_shapes(phases.networks), phases.mesh
   return {
     "parameters": {name: parameter_total(parameters) for name, parameters in shapes.items()},
     "observation_sigma": observation_sigma(phases),
@@ -92,20 +92,16 @@ def reconstruction_floor(phases: Phases, split: sources.Split) -> float:
 
 def check_memory(found: dict[str, Any]) -> None:
   """Raises an InputError where a phase of what was found needs more than is free on a device."""
-  free, (needed, name) = parallel.free_memory(), max((size, name) for name, size in found["memory_bytes"].items())
-  if free is not None and needed > free:
-    raise errors.InputError(
-      f"the phase {name} needs {needed:,} bytes and {free:,} are free on a device; use more devices, fewer "
-      "--config.seeds, smaller batches or networks, --config.data.train_limit or a smaller --config.train.chunk_steps"
-    )
+  needed, name = max((size, name) for name, size in found["memory_bytes"].items())
+  parallel.check_memory(f"the phase {name}", needed)
 
 
 def state_bytes(phases: Phases) -> dict[str, int]:
   """Bytes on each device at least: the data, and each phase's states with one copy of their gradients."""
   facts = phases.facts
-  per_device = phases.config["seeds"] // parallel.make_mesh(phases.config["seeds"]).shape[parallel.SEED]
+  per_device = len(phases.seeds) // phases.mesh.shape[parallel.SEED]
   size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-  result = {"data": facts.train * math.prod(facts.shape)}
+  result = {"data": facts.train * math.prod(facts.shape) // parallel.parts(phases.data_sharding)}
   for phase in (
     phases.vae(),
     phases.actor_critic(None),

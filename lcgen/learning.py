@@ -131,7 +131,7 @@ class Learner:
       100 * np.mean(facts["prior"]),
       100 * np.mean(facts["exemplars"]),
     )
-    data = {"row": jax.device_put(np.arange(source.size), parallel.replicated(trainer.mesh))}
+    data = {"row": parallel.put(np.arange(source.size), parallel.replicated(trainer.mesh))}
     game, energy = self._phases.actor_critic(drawn, source), self._phases.energy(drawn, source)
     pair = _pair(*(trainer.train(phase, data) for phase in (game, energy)))
     if drawn is not None:
@@ -156,10 +156,9 @@ class Learner:
     latents, scored, prior_scored = [], [], []
     for index in range(-(-source.size // count)):
       batch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)
-      moved, *decoded = drawn(self._frozen, real, batch_keys)
-      latents.append(np.asarray(moved))
-      for scores, images in zip((scored, prior_scored), decoded, strict=True):
-        images = np.asarray(images)  # [S, B, H, W, C]
+      moved, *decoded = parallel.fetch(drawn(self._frozen, real, batch_keys))
+      latents.append(moved)
+      for scores, images in zip((scored, prior_scored), decoded, strict=True):  # [S, B, H, W, C]
         scores.append(exemplars.scores(rule, images.reshape(-1, *images.shape[2:])).reshape(images.shape[:2]))
     latents, scored, prior_scored = (np.concatenate(parts, axis=1) for parts in (latents, scored, prior_scored))
     settled = exemplars.settled(rule, prior_scored)
@@ -170,7 +169,7 @@ class Learner:
     result = states.Exemplars(
       latents=np.take_along_axis(latents, picked[..., None], axis=1),
       labels=np.take_along_axis(holds, picked, axis=1).astype(np.int32),
-      posterior_scale=self._frozen.posterior_scale,
+      posterior_scale=parallel.fetch(self._frozen.posterior_scale),
     )
     facts = {
       "bound": settled.bound,
@@ -178,7 +177,7 @@ class Learner:
       "prior": exemplars.verdicts(settled, prior_scored).mean(axis=1).tolist(),
       "exemplars": holds.mean(axis=1).tolist(),
     }
-    return jax.device_put(result, parallel.per_seed(mesh)), facts
+    return parallel.put(result, parallel.per_seed(mesh)), facts
 
 
 def _pair(game: states.ActorCriticState, energy: states.EnergyState) -> Pair:

@@ -182,7 +182,7 @@ def train(
 
   Args:
     phase: what to train.
-    data: arrays of equal length N on the device, shared by all repetitions.
+    data: arrays of equal length on the mesh, shared by all repetitions.
     validate: called at the end of every epoch; what it returns is written with the metrics.
     seeds: the repetitions' seeds, for the order of the data.
     mesh: from `parallel.make_mesh`.
@@ -196,7 +196,7 @@ def train(
       checkpoint stays.
     Interrupted: where that was requested.
   """
-  total, interruption = phase.steps(len(next(iter(data.values())))), interruption or Interruption()
+  total, interruption = phase.steps(_size(phase, data)), interruption or Interruption()
   with checkpoint.Checkpoints(directory) as checkpoints, interruption.deferred():
     state, timing = _last(phase, checkpoints, mesh)
     while timing.steps < total and not interruption.agreed():
@@ -278,7 +278,7 @@ def chunks(
   Raises:
     InputError: where the steps do not fit a device's memory.
   """
-  size = len(next(iter(data.values())))
+  size = _size(phase, data)
   steps_per_epoch, total = size // phase.rows, phase.steps(size)
   lengths = chunk_lengths(steps_per_epoch, min(longest, phase.longest or longest))
   compiled, orders = {}, None
@@ -293,13 +293,13 @@ def chunks(
       phase.frozen,
       data,
       phase.keys,
-      jax.device_put(rows, parallel.per_seed(mesh)),
-      jax.device_put(np.int32(step), parallel.replicated(mesh)),
+      parallel.put(rows, parallel.per_seed(mesh)),
+      parallel.put(np.array(step, np.int32), parallel.replicated(mesh)),
     )
     before = time.perf_counter()
     if count not in compiled:
       compiled[count] = compilable(phase, mesh).lower(*arguments).compile()
-      parallel.check_memory(f"{phase.name}: {count} steps at once", compiled[count])
+      parallel.check_memory(f"{phase.name}: {count} steps at once", parallel.added_bytes(compiled[count]))
     compile_s = time.perf_counter() - before
     state, terms, finite = compiled[count](*arguments)
     step += count
@@ -333,10 +333,15 @@ def compilable(phase: Phase, mesh: Mesh) -> Any:
   return jax.jit(mapped, donate_argnums=0, out_shardings=parallel.per_seed(mesh))
 
 
+def _size(phase: Phase, data: Mapping[str, jax.Array]) -> int:
+  """Rows of an epoch."""
+  return len(next(iter(data.values()))) if phase.pool is None else phase.pool.shape[1]
+
+
 def _orders(phase: Phase, seeds: Sequence[int], epoch: int, size: int) -> np.ndarray:
   """The rows of the data in the order of one epoch, `[S, N]`."""
   orders = np.stack([epoch_order(seed, epoch, size) for seed in seeds]).astype(np.int32)
-  return orders if phase.pool is None else np.take_along_axis(phase.pool, orders, axis=1)
+  return orders if phase.pool is None else np.take_along_axis(phase.pool, orders, axis=1).astype(np.int32)
 
 
 def _next_length(lengths: Sequence[int], position: int) -> int:

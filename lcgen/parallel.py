@@ -3,6 +3,7 @@
 Repetitions are spread over devices first; the batch is sharded over the devices left to each repetition.
 """
 
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -10,12 +11,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lcgen import errors
 
 SEED, DATA = "seed", "data"
+_SHARE_OF_DATA = 0.25  # of a device's free memory: more than this is spread over several
 
 
 def initialize(
@@ -50,9 +51,8 @@ def initialize(
     ) from error
 
 
-def described(seeds: int) -> str:
+def described(mesh: Mesh) -> str:
   """Process, devices and mesh, in a line."""
-  mesh = make_mesh(seeds)
   shape = " x ".join(f"{size} {name}" for name, size in mesh.shape.items())
   return (
     f"process {jax.process_index()} of {jax.process_count()}, {jax.local_device_count()} of {jax.device_count()} "
@@ -60,10 +60,23 @@ def described(seeds: int) -> str:
   )
 
 
-def make_mesh(seeds: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """All devices of all hosts, or those given; the seed axis is the largest that divides repetitions and devices."""
+def make_mesh(seeds: int, devices: Sequence[jax.Device] | None = None, seed_axis: int = 0) -> Mesh:
+  """The devices that train.
+
+  Args:
+    seeds: number of repetitions.
+    devices: those given; None for all of all hosts.
+    seed_axis: devices along the seed axis; 0 for the largest number that divides repetitions and devices.
+
+  Raises:
+    InputError: where repetitions or devices cannot be spread over `seed_axis`.
+  """
   devices = jax.devices() if devices is None else devices
-  across = math.gcd(seeds, len(devices))
+  if seed_axis and (seeds % seed_axis or len(devices) % seed_axis):
+    raise errors.InputError(
+      f"config.train.seed_axis={seed_axis}: must divide the {seeds} repetitions and the {len(devices)} devices; 0 does"
+    )
+  across = seed_axis or math.gcd(seeds, len(devices))
   shape, types = (across, len(devices) // across), (AxisType.Auto, AxisType.Auto)
   return jax.make_mesh(shape, (SEED, DATA), axis_types=types, devices=devices)
 
@@ -83,52 +96,110 @@ def available_memory() -> int | None:
 
 def held_bytes(compiled: jax.stages.Compiled) -> int:
   """Most bytes on a device while a compiled function runs, its arguments and results included."""
-  return compiled.memory_analysis().argument_size_in_bytes + _added_bytes(compiled)
+  return compiled.memory_analysis().argument_size_in_bytes + added_bytes(compiled)
 
 
-def check_memory(what: str, compiled: jax.stages.Compiled) -> None:
-  """Raises an InputError where a compiled function needs more, beside its arguments, than is free on a device."""
-  needed, free = _added_bytes(compiled), free_memory()
-  if free is not None and needed > free:
-    raise errors.InputError(
-      f"{what}: {needed:,} bytes are needed beside the data and the states, and {free:,} are free on a device; use "
-      "more devices, fewer --config.seeds, smaller batches or networks, or a smaller --config.train.chunk_steps"
-    )
-
-
-def _added_bytes(compiled: jax.stages.Compiled) -> int:
+def added_bytes(compiled: jax.stages.Compiled) -> int:
+  """Most bytes on a device while a compiled function runs, beside its arguments."""
   memory = compiled.memory_analysis()
   return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
 
 
+def check_memory(what: str, needed: int) -> None:
+  """Raises an InputError where `needed` bytes are not free on a device."""
+  free = free_memory()
+  if free is not None and needed > free:
+    raise errors.InputError(
+      f"{what}: {needed:,} bytes are needed and {free:,} are free on a device; use more devices, fewer --config.seeds, "
+      "smaller batches or networks, --config.data.train_limit or a smaller --config.train.chunk_steps"
+    )
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+  """Host arrays on a mesh; every process gives its own devices what they hold."""
+  if sharding.is_fully_addressable:
+    return jax.device_put(tree, sharding)
+  place = lambda array: jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+  return jax.tree.map(place, jax.device_get(tree))
+
+
 def fetch(tree: Any) -> Any:
-  """Arrays on the mesh as NumPy arrays, whole, in every process."""
-  if jax.process_count() == 1:
-    return jax.device_get(tree)
-  return multihost_utils.process_allgather(tree, tiled=True)
+  """Arrays on a mesh as NumPy arrays, whole, in every process; all of them must ask for it."""
+  away = lambda leaf: isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+  whole = lambda leaf: _copy(leaf, replicated(leaf.sharding.mesh)).addressable_data(0) if away(leaf) else leaf
+  return jax.device_get(jax.tree.map(whole, tree))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _copy(array: jax.Array, sharding: NamedSharding) -> jax.Array:
+  return jax.lax.with_sharding_constraint(array, sharding)
+
+
+def local_mesh(mesh: Mesh, seeds: int) -> Mesh:
+  """A mesh of this process's own devices; the same one where there are no others."""
+  return mesh if jax.process_count() == 1 else make_mesh(seeds, jax.local_devices())
 
 
 def local(tree: Any, mesh: Mesh) -> Any:
-  """Arrays with a leading seed axis on a mesh of this process's own devices; as they are where there is one process."""
+  """Arrays with a leading seed axis on such a mesh; as they are where there is one process."""
   return tree if jax.process_count() == 1 else jax.device_put(fetch(tree), per_seed(mesh))
 
 
-def barrier(name: str) -> None:
+def barrier() -> None:
   """Waits until all processes have come here."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
+  _from_all(0)
 
 
 def anywhere(flag: bool) -> bool:
   """Whether the flag is up in any process."""
+  return any(_from_all(int(flag)))
+
+
+def of_first(number: int) -> int:
+  """The number that the first process has."""
+  return _from_all(number)[0]
+
+
+def _from_all(number: int) -> list[int]:
+  """The number of every process, in their order."""
   if jax.process_count() == 1:
-    return flag
-  return bool(multihost_utils.process_allgather(np.array(flag)).any())
+    return [number]
+  first = {device.process_index: device for device in reversed(jax.devices())}
+  mesh = Mesh(np.array([first[process] for process in sorted(first)]), (DATA,))
+  own = lambda _: np.array([number], np.int32)
+  numbers = jax.make_array_from_callback((len(first),), NamedSharding(mesh, PartitionSpec(DATA)), own)
+  return fetch(numbers).tolist()
 
 
 def per_seed(mesh: Mesh) -> NamedSharding:
   """The sharding of arrays with a leading seed axis."""
   return NamedSharding(mesh, PartitionSpec(SEED))
+
+
+def over_data(mesh: Mesh, placement: str, size: int) -> NamedSharding:
+  """The sharding of the training images.
+
+  Args:
+    mesh: from `make_mesh`.
+    placement: "replicated", on every device whole; "sharded", spread over those that share a batch; or "auto".
+    size: bytes of all of them.
+  """
+  if placement == "auto":
+    free = free_memory()
+    # The processes see other free memories, and must do the same.
+    placement = "sharded" if anywhere(free is not None and size > _SHARE_OF_DATA * free) else "replicated"
+  return NamedSharding(mesh, PartitionSpec(DATA if placement == "sharded" else None))
+
+
+def parts(sharding: NamedSharding) -> int:
+  """In how many parts the rows of an array are spread."""
+  return math.prod(sharding.mesh.shape[axis] for axis in sharding.spec if axis)
+
+
+def put_rows(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+  """Rows, `[N, ...]`, on a mesh; zeros follow the last one where the parts would not be equal."""
+  missing = -len(array) % parts(sharding)
+  return put(np.concatenate([array, np.zeros_like(array, shape=(missing, *array.shape[1:]))]), sharding)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

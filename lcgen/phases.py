@@ -96,6 +96,17 @@ class Phases:
     self.seeds = range(config["seed"], config["seed"] + config["seeds"])
     self.networks = self._networks()
 
+  @functools.cached_property
+  def mesh(self) -> jax.sharding.Mesh:
+    """All devices, as the config spreads them."""
+    return parallel.make_mesh(len(self.seeds), seed_axis=self.config["train"]["seed_axis"])
+
+  @functools.cached_property
+  def data_sharding(self) -> jax.sharding.NamedSharding:
+    """Of the training images, on the mesh."""
+    size = self.facts.train * math.prod(self.facts.shape)
+    return parallel.over_data(self.mesh, self.config["data"]["placement"], size)
+
   def keys(self, name: str) -> jax.Array:
     """One key per repetition, `[S]`."""
     index = _KEYS.index(name)

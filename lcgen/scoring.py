@@ -24,9 +24,10 @@ class Scorer:
 
   def __init__(self, phases: Phases, mesh: jax.sharding.Mesh, data: sources.Dataset):
     self._phases, self._mesh, self._data = phases, mesh, data
+    self._local_mesh = parallel.local_mesh(mesh, len(phases.seeds))
 
   def test(self, model: Any, classifiers: Mapping[str, Any], wanted: Sequence[test_sets.TestSet]) -> dict[str, Any]:
-    """What `results.json` has of classifiers: `arms`, `test_sets` and `robustness`.
+    """What `results.json` has of classifiers: `arms`, `test_sets` and `robustness`; every process finds it by itself.
 
     Args:
       model: the network of all classifiers.
@@ -35,12 +36,12 @@ class Scorer:
     """
     size, stored = self._phases.config["evaluate"]["batch_size"], any(one.tfds_name for one in wanted)
     arms, known = evaluate.scores(
-      self._scores(model, classifiers),
+      self.scores(model, classifiers),
       wanted,
       lambda one: test_sets.read(one, self._data.test, self._phases.config["data"]["dir"]),
       classes=len(self._data.class_names),
       size=size if stored else min(size, len(self._data.test)),
-      sharding=parallel.replicated(self._mesh),
+      sharding=parallel.replicated(self._local_mesh),
     )
     summaries = {
       arm: robustness.summarize({one: np.array(scores[one.name]["accuracy"]) for one in wanted})
@@ -50,16 +51,17 @@ class Scorer:
     arms, summaries = in_order(arms), in_order(summaries)
     return {"arms": arms, "test_sets": known, "robustness": summaries}
 
-  def _scores(self, model: Any, classifiers: Mapping[str, Any]) -> Callable[[evaluate.Batch], dict[str, Any]]:
+  def scores(self, model: Any, classifiers: Mapping[str, Any]) -> Callable[[evaluate.Batch], dict[str, Any]]:
     """`batch -> {classifier: {score: [S]}}`, sums; compiled once for all classifiers, test sets and repetitions."""
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *classifiers.values())  # [S, classifiers, ...]
+    each = [parallel.local(variables, self._local_mesh) for variables in classifiers.values()]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *each)  # [S, classifiers, ...]
 
     def score(variables, batch):
       images = self._phases.prepare(batch)["image"]
       own = lambda one: metrics.soft_scores(model.apply(one, images), batch["label"], batch["target"], batch["mask"])
       return jax.vmap(own)(variables)  # the first layers of all classifiers are one matrix product
 
-    mapped = self._mapped(score, 0, None)
+    mapped = jax.jit(parallel.over_seeds(score, self._local_mesh, (0, None)))
 
     def scores(batch):
       sums = mapped(stacked, batch)

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from etils import epath
 
 from lcgen import augment, checkpoint, comparison, config, door, errors, learning, loop, parallel
@@ -42,15 +41,15 @@ def names(values: dict[str, Any]) -> list[str]:
   return ["vae", STATISTICS, *list(_NETWORKS)[1:], *(_ARMS + arm for arm in arms), *realism]
 
 
-def abstract(phases: Phases, mesh: jax.sharding.Mesh, name: str) -> Any:
+def abstract(phases: Phases, name: str) -> Any:
   """Shapes, types and shardings of a network's variables, or of the statistics, `[S, ...]`."""
   if name == STATISTICS:
-    return checkpoint.abstract(phases.statistics(), parallel.per_seed(mesh))
+    return checkpoint.abstract(phases.statistics(), parallel.per_seed(phases.mesh))
   if name.startswith(_ARMS):
     arm = name.removeprefix(_ARMS)
-    return loop.abstract_state(phases.classifiers(_ARMS, [arm], None), mesh)[arm].variables
+    return loop.abstract_state(phases.classifiers(_ARMS, [arm], None), phases.mesh)[arm].variables
   phase, kept = _trained_in(phases, name)
-  return kept(loop.abstract_state(phase, mesh))
+  return kept(loop.abstract_state(phase, phases.mesh))
 
 
 def _trained_in(phases: Phases, name: str) -> tuple[loop.Phase, Callable[[Any], Any]]:
@@ -69,7 +68,6 @@ class Workdir:
   Attributes:
     values: those.
     phases: of the config and the data set.
-    mesh: all devices.
 
   Raises:
     InputError: where the VAE is not trained to its end there.
@@ -84,7 +82,6 @@ class Workdir:
     self.values, self.phases = values, Phases(values, facts)
     self._trainer = Trainer(self.phases, workdir, lambda: door.read_data(values).train)
     self._comparison = comparison.Comparison(self.phases, self._trainer)
-    self.mesh = self._trainer.mesh
 
   def has(self, name: str) -> bool:
     """Whether one of `names` is trained to its end."""
@@ -103,7 +100,7 @@ class Workdir:
     """
     if name == STATISTICS:
       with checkpoint.Checkpoints(self._directory / STATISTICS) as saved:
-        return saved.restore(abstract(self.phases, self.mesh, name))
+        return saved.restore(abstract(self.phases, name))
     if name.startswith(_ARMS):
       arm = name.removeprefix(_ARMS)
       return self._comparison.load([arm])[arm]

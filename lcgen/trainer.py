@@ -1,10 +1,12 @@
 """Trains phases in one workdir, or loads what has been trained there."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from lcgen import checkpoint, loop, parallel, report
@@ -34,7 +36,7 @@ class Trainer:
     read: Callable[[], sources.Split],
     interruption: Interruption | None = None,
   ):
-    self.mesh = parallel.make_mesh(phases.config["seeds"])
+    self.mesh = phases.mesh
     self.timing: dict[str, loop.Timing] = {}
     self.workdir = workdir
     self._phases, self._read, self._interruption = phases, read, interruption
@@ -43,12 +45,12 @@ class Trainer:
   @functools.cached_property
   def images(self) -> dict[str, jax.Array]:
     """The training images alone, for what is learnt without labels."""
-    return {"image": jax.device_put(self._read().images, parallel.replicated(self.mesh))}
+    return {"image": parallel.put_rows(self._read().images, self._phases.data_sharding)}
 
   @functools.cached_property
   def rows(self) -> dict[str, jax.Array]:
     """The training images with their labels."""
-    return self.images | {"label": jax.device_put(self._read().labels, parallel.replicated(self.mesh))}
+    return self.images | {"label": parallel.put_rows(self._read().labels, self._phases.data_sharding)}
 
   def train(
     self,
@@ -57,6 +59,8 @@ class Trainer:
     validate: loop.Validate | None = None,
   ) -> Any:
     """The phase's final state, trained from where it was left."""
+    if "image" in data and phase.pool is None:  # the rows that follow the images are none
+      phase = dataclasses.replace(phase, pool=np.tile(np.arange(len(self._read())), (len(phase.keys), 1)))
     section = self._phases.config["train"]
     restores = section["restores"] if section["on_nonfinite"] == "restore" else 0
     pace = loop.Pace(section["chunk_steps"], section["checkpoint_steps"], restores)

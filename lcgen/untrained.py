@@ -48,13 +48,14 @@ def peak_bytes(phases: Phases, name: str, mesh: jax.sharding.Mesh) -> int:
   every = jax.eval_shape(lambda: frozen(phases, mesh, labels))
   one = phase(phases, name, checkpoint.abstract(every, parallel.per_seed(mesh)))
   count = loop.chunk_lengths(size // one.rows, min(longest, one.longest or longest))[0]
-  shared = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=parallel.replicated(mesh))
+  rows = size + -size % parallel.parts(phases.data_sharding)
+  data = lambda shape, dtype: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=phases.data_sharding)
   arguments = (
     loop.abstract_state(one, mesh),
     one.frozen,
-    {"image": shared((size, *facts.shape), jnp.uint8), "label": shared((size,), jnp.int32)},
+    {"image": data(facts.shape, jnp.uint8), "label": data((), jnp.int32)},
     one.keys,
     jax.ShapeDtypeStruct((len(phases.seeds), count, one.rows), jnp.int32, sharding=parallel.per_seed(mesh)),
-    shared((), jnp.int32),
+    jax.ShapeDtypeStruct((), jnp.int32, sharding=parallel.replicated(mesh)),
   )
   return parallel.held_bytes(loop.compilable(one, mesh).lower(*arguments).compile())

@@ -6,8 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcgen import config
 from lcgen import state as states
 from lcgen.data import sources
+from lcgen.phases import Phases
+
+DIGITS = sources.Facts("digits", (28, 28, 1), tuple("0123456789"), 3600, 400, 1000)
 
 
 def load_config(name, variant="", **overrides):
@@ -20,6 +24,11 @@ def load_config(name, variant="", **overrides):
       section = section[part]
     section[last] = value
   return values.to_dict()
+
+
+def phases_of(*variant, **changes):
+  """The phases of `configs/mnist5k.py`, without the digits."""
+  return Phases(config.checked(load_config("mnist5k", *variant, **changes)), DIGITS)
 
 
 def tree_bytes(tree):

@@ -9,17 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcgen import benchmark, config, door, errors, inspection, loop, parallel, sampling, untrained
-from lcgen.data import sources
+from lcgen import benchmark, door, errors, inspection, loop, parallel, sampling, untrained
 from lcgen.phases import Phases
-from tests.helpers import load_config
+from tests.helpers import DIGITS, phases_of
 
-DIGITS = sources.Facts("digits", (28, 28, 1), tuple("0123456789"), 3600, 400, 1000)
 FIELDS = {field.name for field in dataclasses.fields(benchmark.Ceilings)}
-
-
-def phases_of(*variant, **changes):
-  return Phases(config.checked(load_config("mnist5k", *variant, **changes)), DIGITS)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +94,7 @@ def test_the_memory_of_a_phase_is_known_before_it_runs(small, name):
 def test_a_phase_that_does_not_fit_is_named_by_inspect(small, monkeypatch):
   found = inspection.find(small, None)
   monkeypatch.setattr(parallel, "free_memory", lambda: 1000)
-  with pytest.raises(errors.InputError, match=r"the phase \w+ needs [\d,]+ bytes and 1,000 are free"):
+  with pytest.raises(errors.InputError, match=r"the phase \w+: [\d,]+ bytes are needed and 1,000 are free"):
     inspection.check_memory(found)
   with pytest.raises(errors.InputError, match="do not fit the 1,000 bytes free"):
     door.check_fit(small)

@@ -6,9 +6,10 @@ import pytest
 from lcgen import benchmark, parallel
 from lcgen.models import layers
 from tests import measure_layers
-from tests.test_benchmark import phases_of
+from tests.helpers import phases_of
 
-ROUNDS = 2
+pytestmark = pytest.mark.timing  # nothing else may run beside these
+ROUNDS = 5
 
 
 def fastest(*functions):
@@ -41,7 +42,7 @@ def test_samples_of_many_steps_at_once_cost_less_than_step_by_step():
   many, single = fastest(
     *(seconds("classifier", train__chunk_steps=steps, benchmark__chunks=10, **paper) for steps in (50, 1))
   )
-  assert many < 0.4 * single
+  assert many < 0.7 * single  # all at once or not makes no difference: 1
 
 
 def test_repetitions_at_once_cost_no_more_than_one_after_another():
