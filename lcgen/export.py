@@ -2,7 +2,7 @@
 
 Arrays are float32, `[S, ...]` with a leading axis of repetitions, named by their path as in
 `vae/params/decoder/Dense_0/kernel`. The header's metadata has, under `lcgen`, a JSON text: versions of the format and
-of lcgen, the config, the facts of the data set, and what each group of arrays is; under `sha256` a digest of it all.
+of lcgen, the config, the facts of the data set, what each group of arrays is, and a digest of it all.
 """
 
 import dataclasses
@@ -59,8 +59,8 @@ def write(workdir: epath.Path) -> None:
     "networks": trained,
     "groups": {group: _WORDS[group] for group in dict.fromkeys(name.partition("/")[0] for name in trained)},
   }
-  text = json.dumps(about)
-  metadata = {"lcgen": text, "sha256": _digest(text, arrays)}
+  # One key alone: safetensors writes several in an order that changes.
+  metadata = {"lcgen": json.dumps(about | {"sha256": _digest(about, arrays)})}
   report.write_bytes(workdir / NAME, safetensors_numpy.save(arrays, metadata))
   if jax.process_index() == 0:
     print(f"{len(arrays)} arrays of {', '.join(trained)}: {workdir / NAME}")
@@ -126,12 +126,16 @@ def _read(path: epath.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   except (safetensors.SafetensorError, KeyError) as error:  # the latter for types that NumPy lacks
     raise errors.InputError(f"{path} is damaged, or no safetensors file with arrays of NumPy ({error})") from error
   header = json.loads(content[_LENGTH : _LENGTH + int.from_bytes(content[:_LENGTH], "little")])
-  metadata = header.get("__metadata__", {})
-  if not {"lcgen", "sha256"} <= metadata.keys():
+  if "lcgen" not in header.get("__metadata__", {}):
     raise errors.InputError(f"{path} is not an export of lcgen; --stage=export writes one")
-  if metadata["sha256"] != _digest(metadata["lcgen"], arrays):
-    raise errors.InputError(f"{path} is damaged; write it again by --stage=export, or copy it again")
-  about = json.loads(metadata["lcgen"])
+  damaged = errors.InputError(f"{path} is damaged; write it again by --stage=export, or copy it again")
+  try:
+    about = json.loads(header["__metadata__"]["lcgen"])
+    digest = about.pop("sha256")
+  except (ValueError, KeyError) as error:
+    raise damaged from error
+  if digest != _digest(about, arrays):
+    raise damaged
   if about["format"] != _FORMAT:
     raise errors.InputError(
       f"{path} has format {about['format']}, written by lcgen {about['lcgen']}; this version, {lcgen.__version__}, "
@@ -146,9 +150,9 @@ def _by_path(name: str, tree: Any) -> dict[str, Any]:
   return {f"{name}/{path(keys)}": leaf for keys, leaf in jax.tree.leaves_with_path(tree)}
 
 
-def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
-  """Of the metadata's text, and of every array's name, type, shape and values; the same in every format."""
-  digest = hashlib.sha256(text.encode())
+def _digest(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+  """Of the metadata, and of every array's name, type, shape and values; the same in every format."""
+  digest = hashlib.sha256(json.dumps(about).encode())
   for name, array in sorted(arrays.items()):
     digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
     digest.update(np.ascontiguousarray(array))

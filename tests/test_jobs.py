@@ -1,5 +1,6 @@
 """What starts runs on clusters, as far as one machine can try it: stubs of SLURM's commands, no Kubernetes."""
 
+import json
 import os
 import random
 import re
@@ -91,32 +92,52 @@ def test_an_array_runs_a_sweep(cluster):
   assert done.stdout.splitlines() == ["python", "run.py", "--multihost", "--sweep_index=3", *arguments]
 
 
-def test_tasks_of_a_job_join_and_end_by_its_signal(cluster, compilations, tmp_path):
+@pytest.fixture
+def submit(cluster, compilations):
+  """Runs the script with two tasks: `submit(*flags) -> (job, log, environment)`."""
   environment, folder = cluster(TASKS)
-  arguments = (SMOKE, f"--workdir={tmp_path / 'run'}", "--stage=vae", "--config.vae.epochs=10000")
-  log = folder / "log"
-  with log.open("w") as file:
-    job = subprocess.Popen(
-      ["bash", SLURM, *arguments, "--config.train.grace_s=5", "--initialization_timeout=120"],
-      cwd=ROOT,
-      env=environment | compilations | {"JAX_PLATFORMS": "cpu"},
-      stdout=file,
-      stderr=file,
-    )
-  joined = [f"process {task} of 2, 1 of 2 devices" for task in range(2)]
+
+  def _submit(*flags):
+    log = folder / "log"
+    (folder / "tasks").unlink(missing_ok=True)
+    with log.open("w") as file:
+      job = subprocess.Popen(
+        ["bash", SLURM, *flags, "--initialization_timeout=120"],
+        cwd=ROOT,
+        env=environment | compilations | {"JAX_PLATFORMS": "cpu"},
+        stdout=file,
+        stderr=file,
+      )
+    return job, log, environment
+
+  return _submit
+
+
+def test_tasks_of_a_job_join_end_by_its_signal_and_go_on(submit, tmp_path):
+  workdir = tmp_path / "run"
+  flags = (SMOKE, f"--workdir={workdir}", "--stage=vae", "--config.vae.epochs=8")
+  job, log, environment = submit(*flags)
   until = time.monotonic() + 120
-  while not all(line in log.read_text() for line in joined) and time.monotonic() < until and job.poll() is None:
+  while not (workdir / "metrics.jsonl").exists() and time.monotonic() < until and job.poll() is None:
     time.sleep(0.05)
-  tasks = [int(line) for line in (folder / "tasks").read_text().split()]
+  tasks = [int(line) for line in (tmp_path / "tasks").read_text().split()]
   try:
-    assert all(line in log.read_text() for line in joined), log.read_text()
     for task in tasks:
       os.kill(task, signal.SIGTERM)
     assert job.wait(timeout=60) == interruption.EXIT_CODE, log.read_text()
   finally:
     for task in tasks if job.poll() is None else ():
       os.kill(task, signal.SIGKILL)
-  assert (folder / "requeued").read_text().split() == ["requeue", environment["SLURM_JOB_ID"]]
+  for task in range(2):
+    assert f"process {task} of 2, 1 of 2 devices" in log.read_text()
+  requeued = tmp_path / "requeued"
+  assert requeued.read_text().split() == ["requeue", environment["SLURM_JOB_ID"]]
+  job, log, _ = submit(*flags)
+  assert job.wait(timeout=240) == 0, log.read_text()
+  steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  assert steps == sorted(set(steps))
+  assert steps[-1] == 12 * 8
+  assert len(requeued.read_text().splitlines()) == 1
 
 
 def test_the_jobset_starts_the_processes_that_it_announces():
