@@ -12,7 +12,7 @@ from absl import logging as absl_logging
 from etils import epath
 from ml_collections import config_flags
 
-from lcgen import config, errors, experiment, interruption, parallel
+from lcgen import config, errors, experiment, interruption, parallel, sweeps
 
 _DEFAULT = pathlib.Path(__file__).parent / "configs" / "mnist5k.py"
 _CONFIG = config_flags.DEFINE_config_file(
@@ -20,6 +20,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; by default runs/ and the config's name.")
 _STAGE = flags.DEFINE_string("stage", "all", ", ".join(experiment.STAGES) + ".")
+_SWEEP = flags.DEFINE_integer("sweep_index", None, "Which point of the config file's sweep() to run, from 0.")
 _MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the cluster that JAX detects.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of process 0, where none is detected.")
 _PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes, with --coordinator.")
@@ -57,7 +58,8 @@ def main(argv: Sequence[str]) -> None:
       raise errors.InputError(f"{argv[1]!r}: unknown argument; everything is a flag, as in --config.vae.epochs=3")
     if _STAGE.value not in experiment.STAGES:
       raise errors.InputError(f"--stage={_STAGE.value}: unknown stage; there are {', '.join(experiment.STAGES)}")
-    values = config.checked(_CONFIG.value.to_dict())
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    values = config.checked(sweeps.applied(_CONFIG.value.to_dict(), _config_file()[0], _SWEEP.value, given))
     parallel.initialize(_MULTIHOST.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _TIMEOUT.value)
     workdir = epath.Path(_WORKDIR.value or f"runs/{_config_name()}")
     stop = interruption.Interruption()
@@ -88,10 +90,17 @@ def _leave(reason: str) -> None:
   os._exit(interruption.EXIT_CODE)
 
 
-def _config_name() -> str:
-  """`mnist` for `configs/mnist.py`, `mnist-paper` for `configs/mnist.py:paper`."""
+def _config_file() -> tuple[str, str]:
+  """Its path and the variant, which may be empty."""
   path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-  return pathlib.Path(path).stem + (f"-{variant}" if variant else "")
+  return path, variant
+
+
+def _config_name() -> str:
+  """`mnist` for `configs/mnist.py`, `mnist-paper` for `configs/mnist.py:paper`, `mnist-3` for point 3 of its sweep."""
+  path, variant = _config_file()
+  point = "" if _SWEEP.value is None else str(_SWEEP.value)
+  return "-".join(filter(None, (pathlib.Path(path).stem, variant, point)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """The shortest useful config: copy it, change it, run it with --config=configs/yours.py."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from configs import common
 
 
@@ -16,3 +19,10 @@ def get_config() -> common.Config:
   config.classifier.arms = "none,latent_constraints,duplicate,clip,flip_crop"  # what is compared, see lcgen/augment.py
   config.classifier.share = 0.125  # of each batch, replaced by samples
   return config
+
+
+def sweep() -> Iterator[dict[str, Any]]:
+  """Runs to compare: --sweep_index=N takes the N-th, from 0, as jobs of an array do."""
+  for latent_dim in (32, 64, 128):
+    for seed in (0, 100):  # of the first of three repetitions
+      yield {"vae.latent_dim": latent_dim, "seed": seed}  # any fields of configs/common.py, by dotted names

@@ -3,6 +3,8 @@
 python run.py --config=configs/mnist5k.py
 """
 
+from typing import Any
+
 from configs import common
 
 
@@ -20,6 +22,12 @@ def get_config(variant: str = "") -> common.Config:
   )
   variants = {"paper": _paper, "code": _code, "engel": common.engel, "smoke": common.smoke}
   return common.select(config, variant, variants)
+
+
+def sweep() -> list[dict[str, Any]]:
+  """What --sweep_index=0 to 8 runs: how close the actor stays to where it starts, by how many images are replaced."""
+  weights, shares = (0.03, 0.1, 0.3), (0.0625, 0.125, 0.25)
+  return [{"actor_critic.distance_weight": weight, "classifier.share": share} for weight in weights for share in shares]
 
 
 def _paper(config: common.Config) -> None:

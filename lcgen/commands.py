@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lcgen import door, errors, figures, learning, report, sampling
+from lcgen import door, errors, figures, learning, report, sampling, stored
 from lcgen import trained as trained_runs
 from lcgen.constraints import Constraint
 from lcgen.data import images as ranges
@@ -22,7 +22,7 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
   Raises:
     InputError: where labels, images or the rule of the config do not fit, or something is not trained.
   """
-  STAGES[stage](trained_runs.Run(workdir, config), config, workdir)
+  STAGES[stage](trained_runs.Run(stored.Workdir(workdir, config)), config, workdir)
 
 
 def _sample(trained: trained_runs.Run, config: dict[str, Any], workdir: epath.Path) -> None:

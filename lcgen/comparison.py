@@ -41,7 +41,7 @@ class Comparison:
       frozen: what policies look at.
       scorer: of the same phases, for the accuracies on validation images.
     """
-    missing = sorted({arm for arm in arms if not self._is_kept(arm)})
+    missing = sorted({arm for arm in arms if not self.is_kept(arm)})
     if missing:
       name = f"{self._folder}-{zlib.crc32(','.join(missing).encode()):08x}"
       phase = self._phases.classifiers(name, missing, frozen, self._pool)
@@ -65,7 +65,7 @@ class Comparison:
       InputError: names one that has not.
     """
     for arm in arms:
-      if not self._is_kept(arm):
+      if not self.is_kept(arm):
         raise errors.InputError(f"arm {arm} is not trained in {self._place(arm)}; run --stage=classifier first")
     phase = self._phases.classifiers(self._folder, arms, None)
     abstract = loop.abstract_state(phase, self._trainer.mesh)
@@ -76,7 +76,8 @@ class Comparison:
         self.timing[arm] = loop.Timing(**kept.record)
     return variables
 
-  def _is_kept(self, arm: str) -> bool:
+  def is_kept(self, arm: str) -> bool:
+    """Whether the arm has been trained."""
     with checkpoint.Checkpoints(self._place(arm)) as kept:
       return kept.latest is not None
 

@@ -23,6 +23,7 @@ from lcgen import (
   door,
   errors,
   exemplars,
+  export,
   freeze,
   gallery,
   inspection,
@@ -47,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 _ASIDE = ("audit", "learning_curve")  # stages that leave the run's own results as they are
 _TRAINING = ("all", "vae", "actor_critic", "classifier", "evaluate", *_ASIDE)
-STAGES = (*_TRAINING, "data", "report", "verify", "inspect", "benchmark", *commands.STAGES)
+STAGES = (*_TRAINING, "data", "report", "export", "verify", "inspect", "benchmark", *commands.STAGES)
 
 
 def run(config: dict[str, Any], workdir: epath.Path, stage: str, interruption: Interruption | None = None) -> None:
@@ -71,6 +72,8 @@ def run(config: dict[str, Any], workdir: epath.Path, stage: str, interruption: I
     commands.run(config, workdir, stage)
   elif stage == "report" or (stage == "all" and known == config and labels and results.exists()):
     report.build(workdir)
+  elif stage == "export":
+    export.write(workdir)
   elif stage == "verify":
     verify.check(config["expected"], workdir)
   elif stage == "inspect":

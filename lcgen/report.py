@@ -30,17 +30,18 @@ def write_json(path: epath.Path, content: Any) -> None:
 
 def write_text(path: epath.Path, text: str) -> None:
   """Writes a text whole or not at all."""
-  _replace(path, text.encode())
+  write_bytes(path, text.encode())
 
 
 def write_arrays(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes a compressed `.npz` whole or not at all."""
   buffer = io.BytesIO()
   np.savez_compressed(buffer, **arrays)
-  _replace(path, buffer.getvalue())
+  write_bytes(path, buffer.getvalue())
 
 
-def _replace(path: epath.Path, content: bytes) -> None:
+def write_bytes(path: epath.Path, content: bytes) -> None:
+  """Writes a file whole or not at all; of several processes the first one does."""
   if jax.process_index() != 0:
     return
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,24 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from lcgen import checkpoint, comparison, config, door, errors, exemplars, learning, parallel, sampling
+from lcgen import exemplars, export, learning, sampling, stored
 from lcgen import state as states
 from lcgen.constraints import Constraint, Learnt
 from lcgen.data import images as ranges
-from lcgen.data import sources
-from lcgen.phases import Phases
 from lcgen.trainer import Trainer
 
 Wish = int | Sequence[int] | Constraint
 
 
-def load(workdir: epath.PathLike) -> "Run":
-  """Opens what `run.py` trained in a workdir.
+def load(path: epath.PathLike) -> "Run":
+  """Opens what `run.py` trained: a workdir, or the `networks.safetensors` that `--stage=export` made of one.
+
+  An export gives the same numbers; learning needs the workdir.
 
   Raises:
-    InputError: where the VAE is not trained to its end there.
+    InputError: where the VAE is not trained to its end there, or the file is not an export that this version reads.
   """
-  return Run(epath.Path(workdir))
+  path = epath.Path(path)
+  is_export = path.suffix == epath.Path(export.NAME).suffix or path.is_file()
+  return Run(export.Export(path) if is_export else stored.Workdir(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +63,14 @@ class Samples:
 
 
 class Run:
-  """The networks of one workdir, all repetitions; phases are read when first asked for.
+  """The networks of one run, all repetitions; each is read when first asked for.
 
   Images go in as uint8 or as floats in [0, 1], `[N, H, W, C]`, and are resized where they are of another size than the
   networks'; they come out as floats in [0, 1]. `replica` picks one of the repetitions, counted from 0. Constraints are
   those of all repetitions, and compose: `run.label(3) & ~thick`.
+
+  Args:
+    run: where the networks are; `load` finds out which of the two it is.
 
   Attributes:
     class_names: names of the labels 0, 1, ...
@@ -74,21 +79,13 @@ class Run:
     arms: names of the trained classifiers.
   """
 
-  def __init__(self, workdir: epath.Path, values: dict[str, Any] | None = None):
-    directory, values = workdir / "checkpoints", values or config.read(workdir)
-    if values is None or not (directory / "statistics").exists():
-      raise errors.InputError(f"{workdir}: no trained VAE; name a --workdir where run.py has finished that phase")
-    with checkpoint.Checkpoints(directory / "statistics") as saved:
-      self._facts = sources.Facts(**saved.record)
-      self._phases = Phases(values, self._facts)
-      self._trainer = Trainer(self._phases, workdir, lambda: door.read_data(values).train)
-      abstract = checkpoint.abstract(self._phases.statistics(), parallel.per_seed(self._trainer.mesh))
-      self._statistics = saved.restore(abstract)
-    self.class_names: tuple[str, ...] = tuple(self._facts.class_names)
-    self.image_shape: tuple[int, int, int] = tuple(self._phases.networks.vae.image_shape)
-    self.replicas: int = values["seeds"]
-    self.arms: tuple[str, ...] = values["classifier"]["arms"]
+  def __init__(self, run: stored.Workdir | export.Export):
+    self._stored, self._phases, self._read = run, run.phases, functools.cache(run.read)
     networks = self._phases.networks
+    self.class_names: tuple[str, ...] = tuple(self._phases.facts.class_names)
+    self.image_shape: tuple[int, int, int] = tuple(networks.vae.image_shape)
+    self.replicas: int = run.values["seeds"]
+    self.arms: tuple[str, ...] = run.values["classifier"]["arms"]
     self._encode = jax.jit(functools.partial(networks.vae.apply, method="encode"))
     self._decode = jax.jit(functools.partial(sampling.decode, model=networks.vae))
     self._logits = jax.jit(networks.classifier.apply)
@@ -126,9 +123,11 @@ class Run:
     It reads no labels. Learnt when first asked for, from the run's training images, and kept in its workdir.
 
     Raises:
-      InputError: where it is not learnt yet and the training images cannot be read.
+      InputError: where it is not learnt yet and the training images cannot be read; an export reads none.
     """
-    return learning.constraint(self._phases, self._learner.realism(), np.ones(1, np.float32))
+    kept = self._stored.has("realism/energy")
+    pair = self._pair("realism/") if kept else self._learner.realism()
+    return learning.constraint(self._phases, pair, np.ones(1, np.float32))
 
   def learn(
     self,
@@ -153,7 +152,7 @@ class Run:
       bottom: the same for the lowest. Without any bound scores get `top=0.25`.
 
     Raises:
-      InputError: where the rule raises, returns anything but N finite numbers, or holds always or never.
+      InputError: where the rule raises, returns anything but N finite numbers, or holds always or never; in an export.
     """
     bounds = {"above": above, "below": below, "top": top, "bottom": bottom}
     given = {name: value for name, value in bounds.items() if value is not None}
@@ -255,7 +254,7 @@ class Run:
 
   def judge(self, images: np.ndarray, replica: int = 0) -> jax.Array:
     """The judge's probability of each class, `[N, K]`; it was trained on real images and for nothing but this."""
-    return jax.nn.softmax(self._judge_logits(self._pick(self._judge, replica), self._prepared(images)))
+    return jax.nn.softmax(self._judge_logits(self._pick(self._read("judge"), replica), self._prepared(images)))
 
   def classify(self, images: np.ndarray, arm: str = "latent_constraints", replica: int = 0) -> jax.Array:
     """The class that the classifier of this arm gives each image, int32 `[N]`."""
@@ -269,7 +268,7 @@ class Run:
     """
     if arm not in self.arms:
       raise ValueError(f"arm {arm!r}: this run has {', '.join(self.arms)}")
-    variables = self._pick(self._classifiers[arm], replica)
+    variables = self._pick(self._read(f"classifier/{arm}"), replica)
     return jax.nn.softmax(self._logits(variables, self._prepared(images)))
 
   def _labels(self, labels: Sequence[int]) -> np.ndarray:
@@ -281,7 +280,7 @@ class Run:
 
   def _labelled(self, labels: np.ndarray) -> Learnt:
     """For one label, or for each latent its own."""
-    return learning.constraint(self._phases, self._label_pair, np.eye(len(self.class_names), dtype=np.float32)[labels])
+    return learning.constraint(self._phases, self._pair(), np.eye(len(self.class_names), dtype=np.float32)[labels])
 
   def _wanted(self, wish: Wish, count: int | None) -> tuple[Constraint, np.ndarray]:
     """The constraint, and the label of each sample, -1 for none."""
@@ -342,7 +341,7 @@ class Run:
 
   def _prepared(self, images: np.ndarray) -> jax.Array:
     images = jnp.asarray(images)
-    colours = self._facts.shape[2]
+    colours = self._phases.facts.shape[2]
     if images.ndim != 4 or images.shape[3] != colours or len(images) == 0:
       raise ValueError(f"images of shape {images.shape}: must be [N, H, W, {colours}], one or more")
     if images.dtype != jnp.uint8 and not (images.min() >= 0 and images.max() <= 1):
@@ -354,25 +353,13 @@ class Run:
       raise ValueError(f"replica {replica}: there are {self.replicas}, counted from 0")
     return jax.tree.map(lambda leaf: leaf[replica], tree)
 
-  def _finished(self, phase: Any) -> Any:
-    return self._trainer.finished(phase, self._facts.train)
+  def _pair(self, source: str = "") -> learning.Pair:
+    return learning.Pair(*(self._read(source + name)["params"] for name in ("actor", "energy")))
 
   @functools.cached_property
   def _vae(self) -> states.Frozen:
-    return states.Frozen(self._finished(self._phases.vae()).variables, **self._statistics)
+    return states.Frozen(self._read("vae"), **self._read(stored.STATISTICS))
 
   @functools.cached_property
   def _learner(self) -> learning.Learner:
-    return learning.Learner(self._phases, self._trainer, self._vae)
-
-  @functools.cached_property
-  def _label_pair(self) -> learning.Pair:
-    return self._learner.labels(train=False)
-
-  @functools.cached_property
-  def _judge(self) -> Any:
-    return self._finished(self._phases.judge()).variables
-
-  @functools.cached_property
-  def _classifiers(self) -> dict[str, Any]:
-    return comparison.Comparison(self._phases, self._trainer).load(self.arms)
+    return self._stored.learner(self._vae)

@@ -8,9 +8,10 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 import lcgen
-from lcgen import rules
+from lcgen import export, rules
 from tests.helpers import tree_bytes
 
 METHODS = ("actor", "optimize", "langevin", "refine")
@@ -210,6 +211,12 @@ def test_a_rule_of_a_config_is_kept(workdir, learning, kept, smoke):
   assert snapshot(workdir) == before
   beside = snapshot(smoke).items() - before.items()
   assert {path.name for path, _ in beside} == {"metrics.jsonl"}  # all else is as it was
+
+
+def test_realism_is_exported_once_it_is_learnt(workdir, learning, kept):
+  export.write(epath.Path(workdir))
+  exported = lcgen.load(workdir / export.NAME)
+  assert tree_bytes(exported.realism) == tree_bytes(learning.realism)
 
 
 def snapshot(folder):
