@@ -5,7 +5,11 @@ Repetitions are spread over devices first; the batch is sharded over the devices
 
 import functools
 import math
+import os
 import pathlib
+import socket
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from lcgen import errors
 
 SEED, DATA = "seed", "data"
+_LATER = 30  # seconds by which JAX, which aborts, is more patient
 _SHARE_OF_DATA = 0.25  # of a device's free memory: more than this is spread over several
 
 
@@ -33,22 +38,38 @@ def initialize(
     coordinator: address and port of process 0, where nothing can be detected.
     processes: how many there are.
     process: which one this is.
-    timeout: seconds that a process waits for the others.
+    timeout: seconds that a process waits for the others; then it ends with exit code 2, and says who waited for whom.
 
   Raises:
-    InputError: where the others do not come in time, or there is no cluster; says who waited for whom.
+    InputError: where there is no cluster, or no place in it.
   """
   if not multihost and coordinator is None:
     return
+  patience = threading.Timer(timeout, _give_up, (coordinator, processes, process, timeout))
+  patience.start()
   try:
-    jax.distributed.initialize(coordinator, processes, process, initialization_timeout=timeout)
+    jax.distributed.initialize(coordinator, processes, process, initialization_timeout=timeout + _LATER)
   except (RuntimeError, ValueError) as error:
-    who = "this process" if process is None else f"process {process} of {processes}"
     raise errors.InputError(
-      f"--multihost: {who} has waited up to {timeout} s for {coordinator or 'a coordinator to be detected'} "
-      f"({str(error).strip().splitlines()[0]}); start all processes, and see --coordinator, --num_processes and "
-      "--process_id"
+      f"--multihost: {str(error).strip().splitlines()[0]} Where JAX detects no cluster give --coordinator, "
+      "--num_processes and --process_id"
     ) from error
+  finally:
+    patience.cancel()
+
+
+def _give_up(coordinator: str | None, processes: int | None, process: int | None, timeout: int) -> None:
+  """Ends the process; JAX itself would abort it, and say nothing of who waited for whom."""
+  environment = os.environ
+  who, count = process or environment.get("SLURM_PROCID", 0), processes or environment.get("SLURM_NTASKS", "several")
+  where = coordinator or environment.get("JAX_COORDINATOR_ADDRESS") or environment.get("SLURM_STEP_NODELIST", "others")
+  print(
+    f"run.py: --multihost: process {who} of {count}, on {socket.gethostname()}, has waited {timeout} s for the others "
+    f"at {where}; start all of them within --initialization_timeout",
+    file=sys.stderr,
+    flush=True,
+  )
+  os._exit(2)
 
 
 def described(mesh: Mesh) -> str:
@@ -188,7 +209,7 @@ def over_data(mesh: Mesh, placement: str, size: int) -> NamedSharding:
     free = free_memory()
     # The processes see other free memories, and must do the same.
     placement = "sharded" if anywhere(free is not None and size > _SHARE_OF_DATA * free) else "replicated"
-  return NamedSharding(mesh, PartitionSpec(DATA if placement == "sharded" else None))
+  return NamedSharding(mesh, PartitionSpec(DATA)) if placement == "sharded" else replicated(mesh)
 
 
 def parts(sharding: NamedSharding) -> int:

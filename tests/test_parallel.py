@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def test_a_process_that_waits_in_vain_says_for_whom(run, tmp_path):
   joined = (f"--coordinator={address}", "--num_processes=2", "--process_id=1", "--initialization_timeout=2")
   code, _, stderr = run(*SMOKE, *joined, f"--workdir={tmp_path}")
   assert code == 2
-  assert f"--multihost: process 1 of 2 has waited up to 2 s for {address} (" in stderr
+  assert re.search(rf"run.py: --multihost: process 1 of 2, on \S+, has waited 2 s for the others at {address};", stderr)
   assert not any(tmp_path.iterdir())
 
 
