@@ -1,18 +1,16 @@
 """Runs an experiment: python run.py --config=configs/mnist5k.py --workdir=runs/mnist5k [--config.key=value ...]"""
 
 import logging
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
 
-import jax
 from absl import app, flags
 from absl import logging as absl_logging
 from etils import epath
 from ml_collections import config_flags
 
-from lcgen import config, errors, experiment, interruption, parallel, sweeps
+from lcgen import config, ending, errors, experiment, interruption, parallel, sweeps
 
 _DEFAULT = pathlib.Path(__file__).parent / "configs" / "mnist5k.py"
 _CONFIG = config_flags.DEFINE_config_file(
@@ -65,29 +63,11 @@ def main(argv: Sequence[str]) -> None:
     stop = interruption.Interruption()
     with stop.handled(values["train"]["grace_s"]):
       experiment.run(values, workdir, _STAGE.value, stop)
-  except errors.InputError as error:
-    _refuse(str(error))
-  except errors.Interrupted as stopped:
-    print(f"run.py: {stopped}", file=sys.stderr)
-    sys.exit(interruption.EXIT_CODE)
-  except OSError as error:  # no space, no permission, too many open files: of the machine, not of the input
-    sys.exit(f"run.py: {error}; what was saved is kept, and the same command goes on from there")
-  except MemoryError as error:
-    sys.exit(f"run.py: memory is too small: {error}; use a smaller --config.data.train_limit or fewer --config.seeds")
-  except (errors.NonFiniteError, errors.MissedError) as error:
-    sys.exit(f"run.py: {error}")
-  except jax.errors.JaxRuntimeError as error:
-    if jax.process_count() == 1:
+  except Exception as error:
+    ended = ending.of(error)
+    if ended is None:
       raise
-    _leave(
-      f"process {jax.process_index()} has lost another one ({str(error).splitlines()[0]}); start all of them again"
-    )
-
-
-def _leave(reason: str) -> None:
-  """Ends the process at once: an ordinary exit waits for all the others."""
-  print(f"run.py: {reason}", file=sys.stderr, flush=True)
-  os._exit(interruption.EXIT_CODE)
+    ending.leave(error, *ended)
 
 
 def _config_file() -> tuple[str, str]:

@@ -219,8 +219,9 @@ def parts(sharding: NamedSharding) -> int:
 
 def put_rows(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
   """Rows, `[N, ...]`, on a mesh; zeros follow the last one where the parts would not be equal."""
-  missing = -len(array) % parts(sharding)
-  return put(np.concatenate([array, np.zeros_like(array, shape=(missing, *array.shape[1:]))]), sharding)
+  if missing := -len(array) % parts(sharding):
+    array = np.concatenate([array, np.zeros_like(array, shape=(missing, *array.shape[1:]))])
+  return put(array, sharding)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

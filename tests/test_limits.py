@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
+from lcgen import ending
 from tests.conftest import ROOT
 
 SMOKE = ["--config=configs/mnist5k.py:smoke", "--config.evaluate.sets=test"]
@@ -45,6 +48,25 @@ def test_too_few_file_handles(limited, tmp_path):
   code, stderr = limited("-n 24", *SMOKE, "--stage=vae", f"--workdir={tmp_path / 'run'}")
   assert code in (1, 2)
   assert "Too many open files" in sentence(stderr)
+
+
+def test_too_little_memory_for_the_data(limited, tmp_path):
+  count, path = 2_000_000, tmp_path / "large.npz"
+  np.savez_compressed(path, images=np.zeros((count, 28, 28, 1), np.uint8), labels=np.arange(count, dtype=np.int32) % 10)
+  flags = (*SMOKE, "--config.data.source=npz", f"--config.data.path={path}", "--config.data.train_limit=0")
+  code, stderr = limited("-v 3000000", *flags, f"--workdir={tmp_path / 'run'}")  # KiB, of which JAX takes one half
+  assert code == 1
+  assert "memory is too small: " in sentence(stderr)
+  assert "Traceback" not in stderr
+
+
+def test_too_little_memory_on_a_device():
+  code, words = ending.of(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nand more"))
+  assert (code, words.partition(";")[0]) == (
+    1,
+    "memory is too small: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.",
+  )
+  assert ending.of(jax.errors.JaxRuntimeError("INTERNAL: unforeseen")) is None
 
 
 def test_a_folder_that_cannot_be_written(run):
