@@ -15,6 +15,8 @@ from lcgen.phases import Phases
 from lcgen.scoring import Scorer
 from lcgen.trainer import Trainer
 
+_GROUP = "group"  # in an arm's record: the phase that trained it, which is forgotten once all its arms are kept
+
 
 class Comparison:
   """Classifiers of one workdir, by their arms.
@@ -54,7 +56,7 @@ class Comparison:
       )
       for arm in missing:
         with checkpoint.Checkpoints(self._place(arm)) as kept:
-          kept.save(timing.steps, state[arm].variables, dataclasses.asdict(share))
+          kept.save(timing.steps, state[arm].variables, dataclasses.asdict(share) | {_GROUP: name})
       self._trainer.forget(phase)
     return self.load(arms)
 
@@ -73,13 +75,15 @@ class Comparison:
     for arm in arms:
       with checkpoint.Checkpoints(self._place(arm)) as kept:
         variables[arm] = kept.restore(abstract[arm].variables)
-        self.timing[arm] = loop.Timing(**kept.record)
+        record = kept.record
+        record.pop(_GROUP, None)
+        self.timing[arm] = loop.Timing(**record)
     return variables
 
   def is_kept(self, arm: str) -> bool:
-    """Whether the arm has been trained."""
+    """Whether the arm has been trained, and all that were trained with it are kept too."""
     with checkpoint.Checkpoints(self._place(arm)) as kept:
-      return kept.latest is not None
+      return kept.latest is not None and not self._trainer.is_begun(kept.record.get(_GROUP, ""))
 
   def _place(self, arm: str) -> epath.Path:
     return self._trainer.workdir / "checkpoints" / self._folder / re.sub(r"[^\w.+]+", "-", arm)

@@ -71,7 +71,7 @@ class Trainer:
       seeds=self._phases.seeds,
       mesh=self.mesh,
       pace=pace,
-      directory=self._directory(phase),
+      directory=self._directory(phase.name),
       metrics=self._metrics,
       interruption=self._interruption,
     )
@@ -80,11 +80,16 @@ class Trainer:
   def forget(self, phase: loop.Phase) -> None:
     """Removes the phase's checkpoints, once what is wanted of them is kept elsewhere."""
     if jax.process_index() == 0:
-      self._directory(phase).rmtree(missing_ok=True)
+      self._directory(phase.name).rmtree(missing_ok=True)
+    parallel.barrier()
+
+  def is_begun(self, name: str) -> bool:
+    """Whether a phase of this name has checkpoints."""
+    return bool(name) and self._directory(name).exists()
 
   def is_finished(self, phase: loop.Phase, size: int) -> bool:
     """Whether the phase has been trained to its end on `size` rows."""
-    with checkpoint.Checkpoints(self._directory(phase)) as checkpoints:
+    with checkpoint.Checkpoints(self._directory(phase.name)) as checkpoints:
       return checkpoints.latest is not None and checkpoints.latest >= phase.steps(size)
 
   def finished(self, phase: loop.Phase, size: int) -> Any:
@@ -93,8 +98,8 @@ class Trainer:
     Raises:
       InputError: where it has not.
     """
-    state, self.timing[phase.name] = loop.finished(phase, size, self.mesh, self._directory(phase))
+    state, self.timing[phase.name] = loop.finished(phase, size, self.mesh, self._directory(phase.name))
     return state
 
-  def _directory(self, phase: loop.Phase) -> epath.Path:
-    return self.workdir / "checkpoints" / phase.name
+  def _directory(self, name: str) -> epath.Path:
+    return self.workdir / "checkpoints" / name

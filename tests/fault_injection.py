@@ -43,7 +43,7 @@ def start(workdir: pathlib.Path) -> subprocess.Popen:
 
 
 def finished(workdir: pathlib.Path) -> dict[str, object]:
-  """All numbers that a run ended in, without times."""
+  """All numbers that a run ended in, without times, and which files there are."""
   records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   phase = lambda record: record["phase"].partition("-")[0]
   return {
@@ -95,25 +95,29 @@ def inject(kills: int, seed: int) -> dict[str, object]:
     began = time.monotonic()
     start(undisturbed).communicate()
     took, expected = time.monotonic() - began, finished(undisturbed)
-    done = False
+    done, signals = False, []
     while counts["kills"] < kills or not done:
       number = draw.choice([signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGINT])
       after = draw.uniform(0, took) if counts["kills"] < kills else float("inf")
       done, resumed, complaint = disturb(workdir, number, after)
       complaints += [complaint] if complaint else []
+      counts["unexpected_ends"] += bool(complaint)
       recoveries += [resumed] if resumed is not None else []
       if done:
         counts["runs"] += 1
-        counts["differing"] += finished(workdir) != expected
+        found = finished(workdir)
+        complaints += [f"{what} differ after {signals}" for what in expected if found[what] != expected[what]]
+        counts["differing"] += found != expected
         shutil.rmtree(workdir)
+        signals = []
       else:
         counts["kills"] += 1
         counts[number.name] += 1
+        signals.append(f"{number.name} at {after:.2f} s")
       print(json.dumps(counts), end="\r", file=sys.stderr)
   return {
     **counts,
-    "unexpected_ends": len(complaints),
-    "complaints": complaints[:3],
+    "complaints": complaints,
     "undisturbed_s": round(took, 1),
     "longest_recovery_s": round(max(recoveries, default=0.0), 1),
   }

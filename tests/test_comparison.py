@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import re
+import shutil
 import types
 
 import chex
@@ -322,6 +323,28 @@ def test_a_killed_training_goes_on_and_leaves_nothing_behind(frozen, compare, at
   assert [record["step"] for record in records] == [5, 10, 15]
   terms = ("loss", "accuracy", "validation_accuracy")
   assert set(records[-1]) == {"phase", "step", "epoch"} | {f"{arm}/{term}" for arm in ARMS for term in terms}
+
+
+def test_a_run_killed_while_its_arms_are_kept_trains_none_of_them_again(frozen, compare, at_once, monkeypatch):
+  class Killed(Exception):
+    pass
+
+  def kill(phase):
+    raise Killed
+
+  compared, trainer = compare()
+  monkeypatch.setattr(trainer, "forget", kill)
+  with pytest.raises(Killed):
+    compared.train(ARMS, frozen, scorer())
+  shutil.rmtree(trainer.workdir / "checkpoints" / "classifier" / "duplicate")  # as if it had come a little earlier
+  before = (trainer.workdir / "metrics.jsonl").read_bytes()
+
+  resumed, trainer = compare()
+  assert not any(map(resumed.is_kept, ARMS))
+  assert tree_bytes(resumed.train(ARMS, frozen, scorer())) == tree_bytes(at_once)
+  assert (trainer.workdir / "metrics.jsonl").read_bytes() == before
+  assert folders(trainer) == ["classifier"]
+  assert {timing.steps for timing in resumed.timing.values()} == {15}
 
 
 def test_only_the_pool_is_looked_at(frozen, compare):
