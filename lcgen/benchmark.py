@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from lcgen import learning, loop, parallel, quality, report, sampling, scoring, tables, test_sets, untrained
+from lcgen import evaluate, learning, loop, parallel, quality, report, sampling, scoring, tables, test_sets, untrained
 from lcgen.data import sources
 from lcgen.phases import Phases
 
@@ -177,13 +177,13 @@ def measure_evaluation(phases: Phases) -> Rates:
   """Images a second of the 95 sets of `generated_cifar10_c`, a batch each, made and scored by the arms' classifiers."""
   mesh, arms = phases.mesh, phases.config["classifier"]["arms"]
   split = random_images(phases, phases.config["evaluate"]["batch_size"])
-  scorer = scoring.Scorer(
-    phases, mesh, sources.Dataset(phases.facts.name, phases.facts.class_names, split, split, split)
-  )
+  data = sources.Dataset(phases.facts.name, phases.facts.class_names, split, split, split)
   states = loop.init(phases.classifiers("comparison", arms, None), mesh)
   classifiers = {arm: state.variables for arm, state in states.items()}
+  score = scoring.Scorer(phases, mesh, data).scores(phases.networks.classifier, classifiers)
   wanted = test_sets.expand(["generated_cifar10_c"])
-  seconds = [_seconds(lambda: scorer.test(phases.networks.classifier, classifiers, wanted)) for _ in range(2)]
+  options = {"classes": len(data.class_names), "size": len(split), "sharding": parallel.replicated(mesh)}
+  seconds = [_seconds(lambda: evaluate.scores(score, wanted, lambda _: split, **options)) for _ in range(2)]
   return {
     "generated_cifar10_c": {"images_per_s": len(wanted) * len(split) / seconds[1], "compile_s": seconds[0] - seconds[1]}
   }

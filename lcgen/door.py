@@ -50,18 +50,24 @@ def claimed(workdir: epath.Path) -> Iterator[None]:
   """Keeps other runs out of a workdir while the code inside runs, however that ends; local folders only.
 
   Raises:
-    InputError: where another run is in it.
+    InputError: where another run is in it; in all processes of this one.
   """
-  if jax.process_index() != 0 or "://" in str(workdir):
+  with contextlib.ExitStack() as held:
+    refused = jax.process_index() == 0 and "://" not in str(workdir) and not _locked(workdir, held)
+    if parallel.anywhere(refused):
+      raise errors.InputError(f"--workdir={workdir}: another run is in it; wait for it, or choose another")
     yield
-    return
+
+
+def _locked(workdir: epath.Path, held: contextlib.ExitStack) -> bool:
+  """Whether the workdir is this process's own until `held` is closed."""
   workdir.mkdir(parents=True, exist_ok=True)
-  with (workdir / ".lock").open("w") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise errors.InputError(f"--workdir={workdir}: another run is in it; wait for it, or choose another") from error
-    yield
+  file = held.enter_context((workdir / ".lock").open("w"))
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  return True
 
 
 def wanted_test_sets(config: dict[str, Any], stage: str) -> list[test_sets.TestSet]:
