@@ -250,7 +250,10 @@ class Experiment:
     report.write_arrays(self._workdir / "samples.npz", images)
 
   def _learn(self, learner: learning.Learner, frozen: states.Frozen, stage: str) -> None:
-    """Realism or a rule in place of labels: its pair, and in `rules/` what samples of it are worth."""
+    """Realism or a rule in place of labels: its pair, and in `rules/` what samples of it are worth.
+
+    As in `_evaluate`, every process finds that by itself.
+    """
     text, real = self._config["actor_critic"]["constraint"], None
     if text == "realism":
       constraint = learning.constraint(self._phases, learner.realism(), jnp.ones(1))
@@ -265,9 +268,10 @@ class Experiment:
     if text != "realism":
       test = self._phases.prepare({"image": jnp.asarray(self._data.test.images)})["image"]
       real = learnt.holds(ranges.from_model(test))
+    frozen, constraint, judge = parallel.local((frozen, constraint, self._judge()), self._local_mesh)
     results |= {
       "seeds": list(self._phases.seeds),
-      "samples": self._quality(frozen, self._judge()).methods([constraint], verdicts, real),
+      "samples": self._quality(frozen, judge).methods([constraint], verdicts, real),
     }
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
     directory = self._workdir / "rules" / learning.plain(results["name"])

@@ -54,8 +54,8 @@ def trained(tmp_path_factory, compilations):
 
 @pytest.fixture(scope="module")
 def layouts(trained):
-  """One device; two and four with repetitions of their own; four of which two share a batch and the data."""
-  return trained(["1-0-replicated", "2-2-replicated", "4-4-replicated", "4-2-sharded"])
+  """One device; four of which two share a batch and the data."""
+  return trained(["1-0-replicated", "4-2-sharded"])
 
 
 def free_port():
@@ -73,13 +73,8 @@ def difference(first, second):
   return max(np.max(np.abs(x - y) / (1 + np.abs(x)), initial=0.0) for x, y in pairs)
 
 
-@pytest.mark.parametrize("layout", ["2-2-replicated", "4-2-sharded"])
-def test_every_phase_trains_the_same_on_one_device_and_on_several(layouts, layout):
-  assert difference(layouts / "1-0-replicated.npz", layouts / f"{layout}.npz") < NEAR
-
-
-def test_repetitions_are_bit_equal_on_devices_of_their_own(layouts):
-  assert difference(layouts / "2-2-replicated.npz", layouts / "4-4-replicated.npz") == 0
+def test_every_phase_trains_the_same_on_one_device_and_on_several(layouts):
+  assert difference(layouts / "1-0-replicated.npz", layouts / "4-2-sharded.npz") < NEAR
 
 
 def test_two_processes_train_as_one_does(layouts, trained):
@@ -94,6 +89,8 @@ def test_any_number_of_devices_any_mesh_and_any_placement(layouts, trained):
   folder = trained(wanted)
   found = {layout: difference(layouts / "1-0-replicated.npz", folder / f"{layout}.npz") for layout in wanted}
   assert max(found.values()) < NEAR, found
+  # Repetitions on devices of their own are bit-equal to those that share one.
+  assert difference(folder / "2-2-replicated.npz", folder / "4-4-replicated.npz") == 0
 
 
 def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, compilations, tmp_path):
@@ -119,7 +116,7 @@ class Pair:
 
 
 def test_a_process_that_is_lost_ends_the_others_and_the_pair_goes_on(start, compilations, tmp_path):
-  flags = ("--stage=vae", "--config.vae.epochs=40", "--config.train.checkpoint_steps=40", f"--workdir={tmp_path}")
+  flags = ("--stage=vae", "--config.vae.epochs=20", "--config.train.checkpoint_steps=20", f"--workdir={tmp_path}")
   pair, metrics = Pair(start, compilations, *flags), tmp_path / "metrics.jsonl"
   while not any(tmp_path.glob("checkpoints/vae/*/seal.json")):
     assert pair.each[0].poll() is None, pair.each[0].communicate()[1]
@@ -130,7 +127,7 @@ def test_a_process_that_is_lost_ends_the_others_and_the_pair_goes_on(start, comp
   assert "run.py: process 0 has lost another one (" in stderr.splitlines()[-1]
   saved = max(int(path.parent.name) for path in tmp_path.glob("checkpoints/vae/*/seal.json"))
   before = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] <= saved]
-  assert saved < 480
+  assert saved < 240
 
   pair = Pair(start, compilations, *flags)
   (code, stderr), (other, _) = pair.ends(timeout=300)
@@ -138,7 +135,7 @@ def test_a_process_that_is_lost_ends_the_others_and_the_pair_goes_on(start, comp
   assert "process 0 of 2, 2 of 4 devices (cpu), mesh 2 seed x 2 data" in stderr
   lines = metrics.read_text().splitlines()
   assert lines[: len(before)] == before
-  assert [json.loads(line)["step"] for line in lines] == list(range(4, 481, 4))
+  assert [json.loads(line)["step"] for line in lines] == list(range(4, 241, 4))
 
 
 def test_a_process_that_waits_in_vain_says_for_whom(run, tmp_path):
