@@ -136,12 +136,12 @@ def check_memory(what: str, needed: int) -> None:
     )
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
-  """Host arrays on a mesh; every process gives its own devices what they hold."""
-  if sharding.is_fully_addressable:
-    return jax.device_put(tree, sharding)
-  place = lambda array: jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-  return jax.tree.map(place, jax.device_get(tree))
+def put(tree: Any, sharding: jax.sharding.Sharding | jax.Device | None) -> Any:
+  """`jax.device_put` of host arrays; on a mesh of several processes each gives its own devices what they hold."""
+  if isinstance(sharding, jax.sharding.Sharding) and not sharding.is_fully_addressable:
+    place = lambda array: jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    return jax.tree.map(place, jax.device_get(tree))
+  return jax.device_put(tree, sharding)
 
 
 def fetch(tree: Any) -> Any:

@@ -23,7 +23,7 @@ from lcgen.trainer import Trainer
 from tests.helpers import frozen_vae, load_config, squares
 from tests.test_steps import FACTS
 
-ARMS = ("none", "latent_constraints", "duplicate", "flip_crop+augmix")
+ARMS = ("none", "latent_constraints", "duplicate", "mixup")
 SEEDS = 4
 DATA = squares(84)  # in eight parts there are four rows more
 

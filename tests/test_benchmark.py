@@ -96,7 +96,7 @@ def test_a_phase_that_does_not_fit_is_named_by_inspect(small, monkeypatch):
   monkeypatch.setattr(parallel, "free_memory", lambda: 1000)
   with pytest.raises(errors.InputError, match=r"the phase \w+: [\d,]+ bytes are needed and 1,000 are free"):
     inspection.check_memory(found)
-  with pytest.raises(errors.InputError, match="do not fit the 1,000 bytes free"):
+  with pytest.raises(errors.InputError, match=r"the data .* bytes are needed and 1,000 are free"):
     door.check_fit(small)
 
 

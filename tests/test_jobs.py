@@ -1,6 +1,5 @@
 """What starts runs on clusters, as far as one machine can try it: stubs of SLURM's commands, no Kubernetes."""
 
-import json
 import os
 import random
 import re
@@ -113,7 +112,7 @@ def submit(cluster, compilations):
   return _submit
 
 
-def test_tasks_of_a_job_join_end_by_its_signal_and_go_on(submit, tmp_path):
+def test_tasks_of_a_job_join_and_are_queued_again_by_its_signal(submit, tmp_path):
   workdir = tmp_path / "run"
   flags = (SMOKE, f"--workdir={workdir}", "--stage=vae", "--config.vae.epochs=8")
   job, log, environment = submit(*flags)
@@ -130,14 +129,7 @@ def test_tasks_of_a_job_join_end_by_its_signal_and_go_on(submit, tmp_path):
       os.kill(task, signal.SIGKILL)
   for task in range(2):
     assert f"process {task} of 2, 1 of 2 devices" in log.read_text()
-  requeued = tmp_path / "requeued"
-  assert requeued.read_text().split() == ["requeue", environment["SLURM_JOB_ID"]]
-  job, log, _ = submit(*flags)
-  assert job.wait(timeout=240) == 0, log.read_text()
-  steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-  assert steps == sorted(set(steps))
-  assert steps[-1] == 12 * 8
-  assert len(requeued.read_text().splitlines()) == 1
+  assert (tmp_path / "requeued").read_text().split() == ["requeue", environment["SLURM_JOB_ID"]]
 
 
 def test_the_jobset_starts_the_processes_that_it_announces():

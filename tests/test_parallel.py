@@ -96,9 +96,11 @@ def test_any_number_of_devices_any_mesh_and_any_placement(layouts, trained):
 def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, compilations, tmp_path):
   code, _, stderr = run(*SMOKE, "--stage=vae", f"--workdir={tmp_path}", **devices(compilations, 4))
   assert code == 0, stderr
-  code, stdout, stderr = run(*SMOKE, f"--workdir={tmp_path}")
+  code, _, stderr = run(*SMOKE, "--stage=actor_critic", f"--workdir={tmp_path}")
   assert code == 0, stderr
-  assert "| test | " in stdout
+  assert "process 0 of 1, 1 of 1 devices" in stderr
+  phases = [json.loads(line)["phase"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert list(dict.fromkeys(phases)) == ["vae", "actor_critic", "energy"]
 
 
 class Pair:
