@@ -45,6 +45,8 @@ def initialize(
   """
   if not multihost and coordinator is None:
     return
+  # Programs of several processes on CPUs that overlap may wait for each other for ever.
+  jax.config.update("jax_cpu_enable_async_dispatch", False)
   patience = threading.Timer(timeout, _give_up, (coordinator, processes, process, timeout))
   patience.start()
   try:
@@ -146,14 +148,20 @@ def put(tree: Any, sharding: jax.sharding.Sharding | jax.Device | None) -> Any:
 
 def fetch(tree: Any) -> Any:
   """Arrays on a mesh as NumPy arrays, whole, in every process; all of them must ask for it."""
-  away = lambda leaf: isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
-  whole = lambda leaf: _copy(leaf, replicated(leaf.sharding.mesh)).addressable_data(0) if away(leaf) else leaf
-  return jax.device_get(jax.tree.map(whole, tree))
+  leaves, structure = jax.tree.flatten(tree)
+  away = {
+    place: leaf for place, leaf in enumerate(leaves) if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+  }
+  if away:
+    mesh = next(iter(away.values())).sharding.mesh
+    for place, copy in _copies(away, replicated(mesh)).items():
+      leaves[place] = copy.addressable_data(0)
+  return jax.device_get(jax.tree.unflatten(structure, leaves))
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _copy(array: jax.Array, sharding: NamedSharding) -> jax.Array:
-  return jax.lax.with_sharding_constraint(array, sharding)
+def _copies(arrays: Any, sharding: NamedSharding) -> Any:
+  return jax.lax.with_sharding_constraint(arrays, sharding)
 
 
 def local_mesh(mesh: Mesh, seeds: int) -> Mesh:
