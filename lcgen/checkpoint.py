@@ -102,10 +102,8 @@ class Checkpoints:
   def __enter__(self) -> "Checkpoints":
     return self
 
-  def __exit__(self, kind: type[BaseException] | None, *_) -> None:
-    if kind is None or not issubclass(
-      kind, jax.errors.JaxRuntimeError
-    ):  # another process may be lost: none is waited for
+  def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_) -> None:
+    if error is None or not parallel.is_of_lost(error):  # for a lost process nobody waits
       self.close()
 
 

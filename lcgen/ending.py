@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import jax
 
-from lcgen import errors, interruption
+from lcgen import errors, interruption, parallel
 
 _REFUSED, _FAILED = 2, 1
 
@@ -26,7 +26,7 @@ def of(error: Exception) -> tuple[int, str] | None:
       return _FAILED, _too_small(error)
     case jax.errors.JaxRuntimeError() if "RESOURCE_EXHAUSTED" in str(error):
       return _FAILED, _too_small(error)
-    case jax.errors.JaxRuntimeError() if jax.process_count() > 1:
+    case _ if parallel.is_of_lost(error):
       lost = f"process {jax.process_index()} has lost another one ({_first_line(error)})"
       return interruption.EXIT_CODE, f"{lost}; start all of them again, they go on from the last checkpoint"
   return None

@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import pathlib
+import re
 import socket
 import sys
 import threading
@@ -198,6 +199,12 @@ def _from_all(number: int) -> list[int]:
   own = lambda _: np.array([number], np.int32)
   numbers = jax.make_array_from_callback((len(first),), NamedSharding(mesh, PartitionSpec(DATA)), own)
   return fetch(numbers).tolist()
+
+
+def is_of_lost(error: BaseException) -> bool:
+  """Whether an error may come of a process that is gone: XLA's own, which begin with a status as in `UNKNOWN: `."""
+  own = isinstance(error, jax.errors.JaxRuntimeError | ValueError) and re.match(r"[A-Z_]+: ", str(error))
+  return bool(own) and jax.process_count() > 1
 
 
 def per_seed(mesh: Mesh) -> NamedSharding:
