@@ -114,13 +114,9 @@ def inject(kills: int, seed: int) -> dict[str, object]:
         counts["kills"] += 1
         counts[number.name] += 1
         signals.append(f"{number.name} at {after:.2f} s")
-      print(json.dumps(counts), end="\r", file=sys.stderr)
-  return {
-    **counts,
-    "complaints": complaints,
-    "undisturbed_s": round(took, 1),
-    "longest_recovery_s": round(max(recoveries, default=0.0), 1),
-  }
+      known = {**counts, "undisturbed_s": round(took, 1), "longest_recovery_s": round(max(recoveries, default=0.0), 1)}
+      print(json.dumps(known), end="\r", file=sys.stderr)
+  return known | {"complaints": complaints}
 
 
 def main() -> None:
