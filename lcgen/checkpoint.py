@@ -30,8 +30,7 @@ class Checkpoints:
 
   def __init__(self, directory: epath.PathLike):
     self._directory = epath.Path(directory).absolute()
-    self.latest = _newest_whole(self._directory) if jax.process_index() == 0 else None
-    self.latest = _agreed(self.latest)
+    self.latest = _agreed(_newest_whole(self._directory) if jax.process_index() == 0 else None)
     self._sealer = futures.ThreadPoolExecutor(1)
     self._sealing: futures.Future[None] | None = None
 

@@ -204,7 +204,7 @@ class Experiment:
 
     What has been trained on the devices of all processes each of them scores by itself; the first one writes.
     """
-    frozen, pair, classifiers, judge = parallel.local((frozen, pair, classifiers, judge), self._local_mesh)
+    frozen, pair, judge = parallel.local((frozen, pair, judge), self._local_mesh)
     networks, wanted = self._phases.networks, door.wanted_test_sets(self._config, "evaluate")
     _log.info("evaluating on %d test sets: %s", len(wanted), ", ".join(self._config["evaluate"]["sets"]))
     scored = self._scorer.test(networks.classifier, classifiers, wanted)

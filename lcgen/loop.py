@@ -341,7 +341,7 @@ def _size(phase: Phase, data: Mapping[str, jax.Array]) -> int:
 def _orders(phase: Phase, seeds: Sequence[int], epoch: int, size: int) -> np.ndarray:
   """The rows of the data in the order of one epoch, `[S, N]`."""
   orders = np.stack([epoch_order(seed, epoch, size) for seed in seeds]).astype(np.int32)
-  return orders if phase.pool is None else np.take_along_axis(phase.pool, orders, axis=1).astype(np.int32)
+  return orders if phase.pool is None else np.take_along_axis(phase.pool, orders, axis=1)
 
 
 def _next_length(lengths: Sequence[int], position: int) -> int:

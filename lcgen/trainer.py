@@ -60,7 +60,9 @@ class Trainer:
   ) -> Any:
     """The phase's final state, trained from where it was left."""
     if "image" in data and phase.pool is None:  # the rows that follow the images are none
-      phase = dataclasses.replace(phase, pool=np.tile(np.arange(len(self._read())), (len(phase.keys), 1)))
+      phase = dataclasses.replace(
+        phase, pool=np.tile(np.arange(len(self._read()), dtype=np.int32), (len(phase.keys), 1))
+      )
     section = self._phases.config["train"]
     restores = section["restores"] if section["on_nonfinite"] == "restore" else 0
     pace = loop.Pace(section["chunk_steps"], section["checkpoint_steps"], restores)
