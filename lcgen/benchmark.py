@@ -91,7 +91,8 @@ def prepare(phases: Phases, name: str, mesh: jax.sharding.Mesh) -> tuple[loop.Ph
   size = phases.config["train"]["chunk_steps"] * untrained.phase(phases, name, None).rows
   split = random_images(phases, size)
   rows = jax.device_put({"image": split.images, "label": split.labels}, parallel.replicated(mesh))
-  return untrained.phase(phases, name, untrained.frozen(phases, mesh, split.labels)), rows
+  phase = untrained.phase(phases, name, untrained.frozen(phases, mesh, split.labels))
+  return dataclasses.replace(phase, size=size), rows
 
 
 def random_images(phases: Phases, size: int) -> sources.Split:
@@ -125,7 +126,7 @@ def bare_seconds(
   phases: Phases, phase: loop.Phase, data: Mapping[str, jax.Array], mesh: jax.sharding.Mesh
 ) -> list[float]:
   """Seconds a step where the compiled steps follow each other with nothing between them."""
-  longest = min(phases.config["train"]["chunk_steps"], phase.longest or len(data["image"]))
+  longest = min(phases.config["train"]["chunk_steps"], phase.longest or phase.size)
   rows = np.arange(longest * phase.rows, dtype=np.int32).reshape(1, longest, phase.rows)
   state = loop.init(phase, mesh)
   rest = (

@@ -178,7 +178,7 @@ class Experiment:
     """The phase's final state: trained to its end where asked for, else as it was saved."""
     if train:
       return self._trainer.train(phase, self._trainer.images if phase.name == "vae" else self._trainer.rows, validate)
-    return self._trainer.finished(phase, len(self._data.train))
+    return self._trainer.finished(phase)
 
   def _freeze(self, variables: Any) -> states.Frozen:
     """The trained VAE with its latents' statistics, which are found once and stored beside it."""

@@ -95,15 +95,15 @@ class Learner:
     source = source or self._phases.labels()
     game, energy = self._phases.actor_critic(self._frozen, source), self._phases.energy(self._frozen, source)
     if not train:
-      return _pair(*(self._trainer.finished(phase, source.size) for phase in (game, energy)))
+      return _pair(*map(self._trainer.finished, (game, energy)))
     return _pair(*(self._trainer.train(phase, self._trainer.rows) for phase in (game, energy)))
 
   def realism(self) -> Pair:
     """Being an image like those of the data set; reads images, if it is not learnt yet, and no labels."""
     source = self._phases.realism()
     phases = self._phases.actor_critic(self._frozen, source), self._phases.energy(self._frozen, source)
-    if all(self._trainer.is_finished(phase, source.size) for phase in phases):
-      return _pair(*(self._trainer.finished(phase, source.size) for phase in phases))
+    if all(map(self._trainer.is_finished, phases)):
+      return _pair(*map(self._trainer.finished, phases))
     return _pair(*(self._trainer.train(phase, self._trainer.images) for phase in phases))
 
   def rule(self, rule: Rule, trainer: Trainer | None = None) -> LearntRule:

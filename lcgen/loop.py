@@ -34,10 +34,10 @@ class Phase:
     frozen: what the steps only look at, with a leading seed axis, or None.
     keys: one key per repetition, `[S]`.
     rows: images per step.
-    epochs: passes over the training set.
+    size: images per epoch.
+    epochs: passes over them.
     stage: the stage of `run.py` that trains it.
-    pool: the rows of the data that each repetition is trained on, `[S, N]`, repeated to the length of the training
-      set; None for all of them.
+    pool: which rows of the data make an epoch of each repetition, `[S, size]`; None for the first `size` rows.
     longest: most steps at once, where memory bounds it.
   """
 
@@ -47,14 +47,21 @@ class Phase:
   frozen: Any
   keys: jax.Array
   rows: int
+  size: int
   epochs: int
   stage: str = "all"
   pool: np.ndarray | None = None
   longest: int | None = None
 
-  def steps(self, size: int) -> int:
-    """All steps of the phase on `size` training images; an incomplete last batch of an epoch is left out."""
-    return size // self.rows * self.epochs
+  @property
+  def steps_per_epoch(self) -> int:
+    """An incomplete last batch of an epoch is left out."""
+    return self.size // self.rows
+
+  @property
+  def steps(self) -> int:
+    """All steps of the phase."""
+    return self.steps_per_epoch * self.epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +189,7 @@ def train(
 
   Args:
     phase: what to train.
-    data: arrays of equal length on the mesh, shared by all repetitions.
+    data: arrays of at least `phase.size` rows on the mesh, shared by all repetitions.
     validate: called at the end of every epoch; what it returns is written with the metrics.
     seeds: the repetitions' seeds, for the order of the data.
     mesh: from `parallel.make_mesh`.
@@ -196,14 +203,14 @@ def train(
       checkpoint stays.
     Interrupted: where that was requested.
   """
-  total, interruption = phase.steps(_size(phase, data)), interruption or Interruption()
+  interruption = interruption or Interruption()
   with checkpoint.Checkpoints(directory) as checkpoints, interruption.deferred():
     state, timing = _last(phase, checkpoints, mesh)
-    while timing.steps < total and not interruption.agreed():
+    while timing.steps < phase.steps and not interruption.agreed():
       again = _with_restarts(phase, timing.restarts)
       run = chunks(again, data, state, timing.steps, seeds=seeds, mesh=mesh, longest=pace.chunk_steps)
       try:
-        state, timing = _follow(again, run, total, timing, validate, pace, checkpoints, metrics, interruption)
+        state, timing = _follow(again, run, timing, validate, pace, checkpoints, metrics, interruption)
       except errors.NonFiniteError as error:
         restarts = [count + (replica in error.replicas) for replica, count in enumerate(timing.restarts)]
         if max(restarts) > pace.restores:
@@ -231,7 +238,6 @@ def _with_restarts(phase: Phase, restarts: Sequence[int]) -> Phase:
 def _follow(
   phase: Phase,
   run: Iterator[Chunk],
-  total: int,
   timing: Timing,
   validate: Validate | None,
   pace: Pace,
@@ -240,18 +246,18 @@ def _follow(
   interruption: Interruption,
 ) -> tuple[Any, Timing]:
   """Validates, logs and saves while a phase trains, to its end or an interruption."""
-  step, steps_per_epoch = timing.steps, total // phase.epochs
+  step = timing.steps
   metrics.truncate(phase.name, step)
-  late = LateMetrics(phase.name, steps_per_epoch, metrics)
+  late = LateMetrics(phase.name, phase.steps_per_epoch, metrics)
   started, compiling = time.perf_counter(), 0.0
-  with report.progress(phase.name, total, step) as advance:
+  with report.progress(phase.name, phase.steps, step) as advance:
     for chunk in run:
       before, step = step, chunk.step
       compiling += chunk.compile_s
-      validation = validate(chunk.state) if validate and step % steps_per_epoch == 0 else {}
+      validation = validate(chunk.state) if validate and step % phase.steps_per_epoch == 0 else {}
       late.push(chunk, validation)
       advance(step, late.latest)
-      end = step == total or interruption.agreed()
+      end = step == phase.steps or interruption.agreed()
       if end or step // pace.checkpoint_steps > before // pace.checkpoint_steps:
         late.flush()
         spent = time.perf_counter() - started
@@ -278,15 +284,13 @@ def chunks(
   Raises:
     InputError: where the steps do not fit a device's memory.
   """
-  size = _size(phase, data)
-  steps_per_epoch, total = size // phase.rows, phase.steps(size)
-  lengths = chunk_lengths(steps_per_epoch, min(longest, phase.longest or longest))
+  lengths = chunk_lengths(phase.steps_per_epoch, min(longest, phase.longest or longest))
   compiled, orders = {}, None
-  while step < total:
-    epoch, position = divmod(step, steps_per_epoch)
+  while step < phase.steps:
+    epoch, position = divmod(step, phase.steps_per_epoch)
     count = _next_length(lengths, position)
     if position == 0 or orders is None:
-      orders = _orders(phase, seeds, epoch, size)
+      orders = _orders(phase, seeds, epoch)
     rows = orders[:, position * phase.rows :][:, : count * phase.rows].reshape(len(seeds), count, phase.rows)
     arguments = (
       state,
@@ -306,14 +310,14 @@ def chunks(
     yield Chunk(step, state, terms, finite, compile_s)
 
 
-def finished(phase: Phase, size: int, mesh: Mesh, directory: epath.Path) -> tuple[Any, Timing]:
-  """The state of a phase that has been trained to its end on `size` images.
+def finished(phase: Phase, mesh: Mesh, directory: epath.Path) -> tuple[Any, Timing]:
+  """The state of a phase that has been trained to its end.
 
   Raises:
     InputError: where it has not.
   """
   with checkpoint.Checkpoints(directory) as checkpoints:
-    if checkpoints.latest is None or checkpoints.latest < phase.steps(size):
+    if checkpoints.latest is None or checkpoints.latest < phase.steps:
       raise errors.InputError(f"{phase.name} is not trained to its end in {directory}; run --stage={phase.stage} first")
     return checkpoints.restore(abstract_state(phase, mesh)), Timing(**checkpoints.record)
 
@@ -333,14 +337,9 @@ def compilable(phase: Phase, mesh: Mesh) -> Any:
   return jax.jit(mapped, donate_argnums=0, out_shardings=parallel.per_seed(mesh))
 
 
-def _size(phase: Phase, data: Mapping[str, jax.Array]) -> int:
-  """Rows of an epoch."""
-  return len(next(iter(data.values()))) if phase.pool is None else phase.pool.shape[1]
-
-
-def _orders(phase: Phase, seeds: Sequence[int], epoch: int, size: int) -> np.ndarray:
-  """The rows of the data in the order of one epoch, `[S, N]`."""
-  orders = np.stack([epoch_order(seed, epoch, size) for seed in seeds]).astype(np.int32)
+def _orders(phase: Phase, seeds: Sequence[int], epoch: int) -> np.ndarray:
+  """The rows of the data in the order of one epoch, `[S, size]`."""
+  orders = np.stack([epoch_order(seed, epoch, phase.size) for seed in seeds]).astype(np.int32)
   return orders if phase.pool is None else np.take_along_axis(phase.pool, orders, axis=1)
 
 

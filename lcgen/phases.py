@@ -133,8 +133,15 @@ class Phases:
       return states.TrainState.create(model.init(key, self.networks.example["image"], key), optimizer)
 
     step = functools.partial(steps.vae_step, model=model, optimizer=optimizer, objective=self.objective())
-    advance, keys = loop.OneByOne(step, self.prepare), self.keys("vae")
-    return loop.Phase("vae", advance, init, None, keys, section["batch_size"], section["epochs"], "vae")
+    return loop.Phase(
+      name="vae",
+      advance=loop.OneByOne(step, self.prepare),
+      init=init,
+      frozen=None,
+      keys=self.keys("vae"),
+      stage="vae",
+      **self._passes(section),
+    )
 
   def statistics(self) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of what is found once of a trained VAE, as `state.Frozen` has it, all repetitions."""
@@ -231,6 +238,7 @@ class Phases:
       frozen=frozen,
       keys=self.keys(f"{kind}/{name}".lstrip("/")),
       rows=rows,
+      size=source.size,
       epochs=source.epochs or self.config[name]["epochs"],
       stage="actor_critic",
       pool=source.pool,
@@ -259,16 +267,15 @@ class Phases:
     views, pixels = sum(arm.views for arm in built.values()), math.prod(self.networks.vae.image_shape)
     size = views * section["batch_size"] * pixels * 4
     return loop.Phase(
-      name,
-      advance,
-      init,
-      frozen,
-      self.keys("classifier"),
-      section["batch_size"],
-      section["epochs"],
-      "classifier",
-      pool,
+      name=name,
+      advance=advance,
+      init=init,
+      frozen=frozen,
+      keys=self.keys("classifier"),
+      stage="classifier",
+      pool=pool,
       longest=max(1, _AUGMENTED_BYTES // size),
+      **self._passes(section),
     )
 
   def judge(self) -> loop.Phase:
@@ -280,8 +287,19 @@ class Phases:
       return states.TrainState.create(model.init(key, self.networks.example["image"]), optimizer)
 
     step = functools.partial(steps.classifier_step, model=model, optimizer=optimizer)
-    advance, keys = loop.OneByOne(step, self.prepare), self.keys("judge")
-    return loop.Phase("judge", advance, init, None, keys, section["batch_size"], section["epochs"], "evaluate")
+    return loop.Phase(
+      name="judge",
+      advance=loop.OneByOne(step, self.prepare),
+      init=init,
+      frozen=None,
+      keys=self.keys("judge"),
+      stage="evaluate",
+      **self._passes(section),
+    )
+
+  def _passes(self, section: dict[str, Any]) -> dict[str, int]:
+    """Over all training images, as `loop.Phase` has them."""
+    return {"rows": section["batch_size"], "size": self.facts.train, "epochs": section["epochs"]}
 
   def _tools(self) -> augment.Tools:
     networks, config = self.networks, self.config

@@ -90,7 +90,7 @@ class Workdir:
     if name == STATISTICS:
       return True
     phase, _ = _trained_in(self.phases, name)
-    return self._trainer.is_finished(phase, self.phases.facts.train)
+    return self._trainer.is_finished(phase)
 
   def read(self, name: str) -> Any:
     """Variables of one of `names`, `[S, ...]`.
@@ -105,7 +105,7 @@ class Workdir:
       arm = name.removeprefix(_ARMS)
       return self._comparison.load([arm])[arm]
     phase, kept = _trained_in(self.phases, name)
-    return kept(self._trainer.finished(phase, self.phases.facts.train))
+    return kept(self._trainer.finished(phase))
 
   def learner(self, frozen: states.Frozen) -> learning.Learner:
     """Learns constraints here; `frozen` is the trained VAE with its statistics, `[S, ...]`."""

@@ -1,12 +1,10 @@
 """Trains phases in one workdir, or loads what has been trained there."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 
 from lcgen import checkpoint, loop, parallel, report
@@ -59,10 +57,6 @@ class Trainer:
     validate: loop.Validate | None = None,
   ) -> Any:
     """The phase's final state, trained from where it was left."""
-    if "image" in data and phase.pool is None:  # the rows that follow the images are none
-      phase = dataclasses.replace(
-        phase, pool=np.tile(np.arange(len(self._read()), dtype=np.int32), (len(phase.keys), 1))
-      )
     section = self._phases.config["train"]
     restores = section["restores"] if section["on_nonfinite"] == "restore" else 0
     pace = loop.Pace(section["chunk_steps"], section["checkpoint_steps"], restores)
@@ -89,18 +83,18 @@ class Trainer:
     """Whether a phase of this name has checkpoints."""
     return bool(name) and self._directory(name).exists()
 
-  def is_finished(self, phase: loop.Phase, size: int) -> bool:
-    """Whether the phase has been trained to its end on `size` rows."""
+  def is_finished(self, phase: loop.Phase) -> bool:
+    """Whether the phase has been trained to its end."""
     with checkpoint.Checkpoints(self._directory(phase.name)) as checkpoints:
-      return checkpoints.latest is not None and checkpoints.latest >= phase.steps(size)
+      return checkpoints.latest is not None and checkpoints.latest >= phase.steps
 
-  def finished(self, phase: loop.Phase, size: int) -> Any:
-    """The state of a phase that has been trained to its end on `size` rows.
+  def finished(self, phase: loop.Phase) -> Any:
+    """The state of a phase that has been trained to its end.
 
     Raises:
       InputError: where it has not.
     """
-    state, self.timing[phase.name] = loop.finished(phase, size, self.mesh, self._directory(phase.name))
+    state, self.timing[phase.name] = loop.finished(phase, self.mesh, self._directory(phase.name))
     return state
 
   def _directory(self, name: str) -> epath.Path:

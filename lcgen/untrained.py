@@ -1,5 +1,6 @@
 """Every phase before anything is trained, with all that it needs to run: to be timed, or measured without running."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -46,8 +47,8 @@ def peak_bytes(phases: Phases, name: str, mesh: jax.sharding.Mesh) -> int:
   size = facts.train or longest * phase(phases, name, None).rows
   labels = np.arange(size) % len(facts.class_names)
   every = jax.eval_shape(lambda: frozen(phases, mesh, labels))
-  one = phase(phases, name, checkpoint.abstract(every, parallel.per_seed(mesh)))
-  count = loop.chunk_lengths(size // one.rows, min(longest, one.longest or longest))[0]
+  one = dataclasses.replace(phase(phases, name, checkpoint.abstract(every, parallel.per_seed(mesh))), size=size)
+  count = loop.chunk_lengths(one.steps_per_epoch, min(longest, one.longest or longest))[0]
   rows = size + -size % parallel.parts(phases.data_sharding)
   data = lambda shape, dtype: jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=phases.data_sharding)
   arguments = (

@@ -44,6 +44,7 @@ def setup(tmp_path):
     None,
     jnp.stack([jax.random.key(s) for s in seeds]),
     ROWS,
+    SIZE,
     EPOCHS,
   )
 

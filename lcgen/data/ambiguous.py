@@ -255,7 +255,7 @@ def _train(name: str, step, init, rows: dict[str, np.ndarray], repetitions: int,
   keys = jax.random.split(_key(seed, name), repetitions)
   in_model_space = lambda batch: batch | {"image": ranges.to_model(batch["image"])}
   advance = loop.OneByOne(functools.partial(step, optimizer=optimizer), in_model_space)
-  phase = loop.Phase(name, advance, first, None, keys, _TRAIN_BATCH, epochs)
+  phase = loop.Phase(name, advance, first, None, keys, _TRAIN_BATCH, size, epochs)
   with tempfile.TemporaryDirectory() as folder:
     state, _ = loop.train(
       phase,
@@ -263,7 +263,7 @@ def _train(name: str, step, init, rows: dict[str, np.ndarray], repetitions: int,
       None,
       seeds=range(repetitions * seed, repetitions * (seed + 1)),
       mesh=_mesh(repetitions),
-      pace=loop.Pace(chunk_steps=200, checkpoint_steps=phase.steps(size)),
+      pace=loop.Pace(chunk_steps=200, checkpoint_steps=phase.steps),
       directory=epath.Path(folder) / name,
       metrics=report.MetricsFile(epath.Path(folder) / "metrics.jsonl"),
     )
