@@ -22,6 +22,7 @@ from lcgen import errors
 
 SEED, DATA = "seed", "data"
 _LATER = 30  # seconds by which JAX, which aborts, is more patient
+_EXCHANGED_BYTES = 64 * 2**20  # on a device, while processes tell each other what they have read
 _SHARE_OF_DATA = 0.25  # of a device's free memory: more than this is spread over several
 
 
@@ -177,28 +178,62 @@ def local(tree: Any, mesh: Mesh) -> Any:
 
 def barrier() -> None:
   """Waits until all processes have come here."""
-  _from_all(0)
+  _from_all(np.array(0))
 
 
 def anywhere(flag: bool) -> bool:
   """Whether the flag is up in any process."""
-  return any(_from_all(int(flag)))
+  return bool(_from_all(np.array(flag)).any())
 
 
 def of_first(number: int) -> int:
   """The number that the first process has."""
-  return _from_all(number)[0]
+  return int(_from_all(np.array(number, np.int32))[0])
 
 
-def _from_all(number: int) -> list[int]:
-  """The number of every process, in their order."""
+def _from_all(array: np.ndarray) -> np.ndarray:
+  """The array that every process has, `[...]` of the same shape and type, in their order: `[P, ...]`."""
   if jax.process_count() == 1:
-    return [number]
+    return array[None]
   first = {device.process_index: device for device in reversed(jax.devices())}
   mesh = Mesh(np.array([first[process] for process in sorted(first)]), (DATA,))
-  own = lambda _: np.array([number], np.int32)
-  numbers = jax.make_array_from_callback((len(first),), NamedSharding(mesh, PartitionSpec(DATA)), own)
-  return fetch(numbers).tolist()
+  spread = NamedSharding(mesh, PartitionSpec(DATA))
+  return fetch(jax.make_array_from_callback((len(first), *array.shape), spread, lambda _: array[None]))
+
+
+def read_in_parts(count: int, read: Callable[[range], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """Rows that are whole in every process, after each has read its part of them.
+
+  Args:
+    count: of all rows.
+    read: some of the rows, as arrays whose shapes `[N, ...]` and types are alike in all parts.
+
+  Raises:
+    InputError: where a process cannot read its part; in all of them.
+  """
+  processes, own, failure = jax.process_count(), jax.process_index(), None
+  if processes == 1 or count < processes:
+    return read(range(count))
+  ends = [count * place // processes for place in range(processes + 1)]
+  try:
+    part = read(range(ends[own], ends[own + 1]))
+  except errors.InputError as error:
+    failure = error
+  if anywhere(failure is not None):
+    raise failure or errors.InputError("another process cannot read its part of the data; its log says why")
+  return {name: _joined(array, np.diff(ends)) for name, array in part.items()}
+
+
+def _joined(part: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+  """The rows of all processes, of which each has `counts`."""
+  content = np.ascontiguousarray(part).reshape(len(part), -1).view(np.uint8)  # JAX would change wide types
+  width = content.shape[1]
+  content = np.pad(content, ((0, max(counts) - len(content)), (0, 0)))
+  rows = max(1, _EXCHANGED_BYTES // (width * len(counts)))
+  blocks = [_from_all(content[start : start + rows]) for start in range(0, len(content), rows)]
+  each = np.concatenate(blocks, axis=1)  # [P, N, bytes]
+  whole = np.concatenate([rows[:count] for rows, count in zip(each, counts, strict=True)])
+  return whole.view(part.dtype).reshape(-1, *part.shape[1:])
 
 
 def is_of_lost(error: BaseException) -> bool:

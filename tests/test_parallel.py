@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from lcgen import errors, interruption, parallel
 from tests.conftest import ROOT
@@ -138,6 +139,41 @@ def test_a_process_that_is_lost_ends_the_others_and_the_pair_goes_on(start, comp
   lines = metrics.read_text().splitlines()
   assert lines[: len(before)] == before
   assert [json.loads(line)["step"] for line in lines] == list(range(4, 241, 4))
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Two classes of four images."""
+  for number in range(8):
+    place = tmp_path / "images" / "ab"[number // 4] / f"{number}.png"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8), 10 * number, np.uint8)).save(place)
+  return tmp_path / "images"
+
+
+def test_each_process_reads_its_part_of_the_data(folder, compilations):
+  address = f"localhost:{free_port()}"
+  started = [
+    subprocess.Popen(
+      [sys.executable, "-m", "tests.read_in_parts", str(folder), address, "3", str(index)],
+      cwd=ROOT, env=os.environ | compilations, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )
+    for index in range(3)
+  ]  # fmt: skip
+  told = [process.communicate(timeout=120) for process in started]
+  found = [json.loads(stdout.splitlines()[-1]) if stdout else stderr for stdout, stderr in told]
+  assert [one.pop("decoded") for one in found] == [2, 3, 3]
+  assert found == [{"values": [10 * number for number in range(8)], "wide": [2**40 + row for row in range(50)]}] * 3
+
+
+def test_what_one_process_cannot_read_ends_all(start, compilations, folder, tmp_path):
+  (folder / "b" / "7.png").write_bytes((folder / "b" / "7.png").read_bytes()[:-30])
+  flags = ("--config.data.source=folder", f"--config.data.path={folder}", f"--workdir={tmp_path / 'run'}")
+  (first, said), (second, named) = Pair(start, compilations, *flags).ends(timeout=120)
+  assert first == second == 2
+  assert "another process cannot read its part of the data" in said.splitlines()[-1]
+  assert f"{folder}/b/7.png: broken" in named.splitlines()[-1]
+  assert not (tmp_path / "run").exists()
 
 
 def test_a_process_that_waits_in_vain_says_for_whom(run, tmp_path):

@@ -125,20 +125,19 @@ def _read_images(files: Sequence[epath.Path], side: int) -> np.ndarray:
         "size, or set --config.data.image_size"
       )
     width, height = (side, side) if len(sizes) > 1 else next(iter(sizes))
-    images = np.empty((len(files), height, width, len(mode)), np.uint8)
 
-    def read(row: int) -> None:
+    def read(file: epath.Path) -> np.ndarray:
       try:
-        with files[row].open("rb") as stream, Image.open(stream) as image:
+        with file.open("rb") as stream, Image.open(stream) as image:
           pixels = image.convert(mode)
           if pixels.size != (width, height):
             pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-          images[row] = np.asarray(pixels).reshape(images.shape[1:])
+          return np.asarray(pixels).reshape(height, width, len(mode))
       except ranges.PILLOW_ERRORS as error:
-        raise errors.InputError(f"{files[row]}: broken ({error}); replace or remove it") from error
+        raise errors.InputError(f"{file}: broken ({error}); replace or remove it") from error
 
-    list(pool.map(read, range(len(files))))
-  return images
+    part = lambda rows: {"image": np.stack(list(pool.map(read, files[rows.start : rows.stop])))}
+    return parallel.read_in_parts(len(files), part)["image"]
 
 
 def read_npz(path: str) -> tuple[tuple[str, ...], Labelled, Labelled | None]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lcgen import errors
+from lcgen import errors, parallel
 from lcgen.data import images as ranges
 
 _log = logging.getLogger(__name__)
@@ -233,14 +233,20 @@ class Prepared:
   def read(self, split: str, extras: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """All of a split: `image` uint8 `[N, H, W, C]`, `label` int32 `[N]`, and further features by their names.
 
+    Of several processes each reads its part, and has the rest from the others.
+
     Raises:
       InputError: where a file is broken, or images or labels are not what the set announces.
     """
-    examples = self._examples(split)
+    return parallel.read_in_parts(self.sizes[split], lambda rows: self._read(split, rows, extras))
+
+  def _read(self, split: str, rows: range, extras: Sequence[str]) -> dict[str, np.ndarray]:
+    examples = self._examples(split, rows)
     images = np.empty((len(examples), *self.shape), np.uint8)
 
-    def decode(row: int) -> None:
-      images[row] = _decoded(examples[row]["image"], self.shape, f"{self._folder}, split {split}, example {row}")
+    def decode(place: int) -> None:
+      where = f"{self._folder}, split {split}, example {rows[place]}"
+      images[place] = _decoded(examples[place]["image"], self.shape, where)
 
     with futures.ThreadPoolExecutor() as pool:
       list(pool.map(decode, range(len(examples))))
@@ -254,13 +260,13 @@ class Prepared:
       name: np.array([example[name] for example in examples]) for name in extras
     }
 
-  def _examples(self, split: str) -> Sequence[dict[str, Any]]:
+  def _examples(self, split: str, rows: range) -> Sequence[dict[str, Any]]:
     import tensorflow_datasets as tfds
 
     # Decoded here and not by TFDS: threads make it several times faster, and nobody asks for OpenCV.
     source = self._builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     try:
-      return source.__getitems__(range(len(source)))
+      return source.__getitems__(rows)
     except (IndexError, RuntimeError, ValueError, OSError) as error:  # as array_record reports broken files
       raise errors.InputError(
         f"{self._folder}: split {split} cannot be read ({error}); remove the folder and prepare it again"
