@@ -250,7 +250,7 @@ class Phases:
     """Phase 3, the classifiers of these arms side by side, on all labelled images or on those in `pool`."""
     section, model = self.config["classifier"], self.networks.classifier
     optimizer = self._optimizer(section)
-    built = {arm: augment.build(arm, self._tools()) for arm in arms}
+    built = {arm: augment.build(arm, self.tools()) for arm in arms}
 
     def init(key):
       first = states.TrainState.create(model.init(key, self.networks.example["image"]), optimizer)
@@ -301,7 +301,8 @@ class Phases:
     """Over all training images, as `loop.Phase` has them."""
     return {"rows": section["batch_size"], "size": self.facts.train, "epochs": section["epochs"]}
 
-  def _tools(self) -> augment.Tools:
+  def tools(self) -> augment.Tools:
+    """What the classifier's arms work with."""
     networks, config = self.networks, self.config
     return augment.Tools(
       vae=networks.vae,

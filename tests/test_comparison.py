@@ -8,7 +8,6 @@ import shutil
 import types
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,10 +16,9 @@ import pytest
 from etils import epath
 from scipy import special
 
-from lcgen import augment, calibration, comparison, config, errors, freeze, parallel, report, steps
+from lcgen import augment, comparison, config, errors, freeze, report, steps
 from lcgen import state as states
 from lcgen.data import sources
-from lcgen.models import vae
 from lcgen.phases import Phases
 from lcgen.trainer import Trainer
 from tests.helpers import frozen_vae, load_config, squares, tree_bytes
@@ -37,7 +35,7 @@ def phases():
   """Three epochs of five steps, in chunks of five, each of which is saved; both repetitions."""
   classifier = {"batch_size": ROWS, "epochs": 3, "learning_rate": RATE, "schedule": "constant", "share": 0.25}
   values = {f"classifier__{name}": value for name, value in classifier.items()}
-  values |= {"evaluate__batch_size": 12, "train__checkpoint_steps": 4}
+  values |= {"train__checkpoint_steps": 4}
   return Phases(config.checked(load_config("mnist5k", "smoke", **values)), FACTS)
 
 
@@ -372,91 +370,3 @@ def test_only_the_pool_is_looked_at(frozen, compare):
     for arm, other in repetition(poisoned, 1 - index).items():
       assert other != repetition(clean, 1 - index)[arm]  # to which those rows were poison
   assert repetition(clean, 0)["duplicate"] != repetition(clean, 0)["none"]
-
-
-def test_labelled_images_are_listed_by_class_and_repetition():
-  labels = np.array([2, 0, 0, 2, 1, 2, 2, 0, 2, 3])
-  pools = [np.array([9, 5, 1, 0, 3, 2]), np.array([8, 6, 4, 3, 0])]  # no image of class 1; none of 0 and 3
-  found = freeze.labelled(labels, 5, pools)
-  expected = [
-    [[row for row in pool if labels[row] == label] for label in range(5)] for pool in (own.tolist() for own in pools)
-  ]
-  np.testing.assert_array_equal(found.counts, [[len(rows) for rows in own] for own in expected])
-  assert found.rows.shape == (2, 5, 4)
-  for own, table in zip(expected, np.asarray(found.rows), strict=True):
-    for rows, places in zip(own, table, strict=True):
-      assert places.tolist() == rows + [0] * (4 - len(rows))
-  assert (found.rows.dtype, found.counts.dtype, found.images) == (jnp.int32, jnp.int32, None)
-
-
-def dataset():
-  """Validation images that do not fill their last batch, nor do those for training."""
-  return sources.Dataset("squares", tuple("0123"), squares(SIZE), squares(20, seed=2), squares(20, seed=3))
-
-
-class Perfect(nn.Module):
-  """Keeps images as they are, as latents."""
-
-  image_shape: tuple[int, int, int] = (8, 8, 1)
-  latent_dim: int = 64
-
-  def encode(self, images):
-    flat = images.reshape(len(images), -1)
-    return vae.Posterior(flat, jnp.full_like(flat, -jnp.inf))
-
-  def decode(self, latents):
-    return latents.reshape(len(latents), *self.image_shape)
-
-  def __call__(self, images, key):
-    latents = self.encode(images).sample(key)
-    return vae.VAEOutput(self.decode(latents), self.encode(images), latents)
-
-
-def test_a_perfect_decoder_errs_by_nothing_and_keeps_every_frequency(phases):
-  perfect = Phases(phases.config | {"vae": phases.config["vae"] | {"calibrate": False}}, FACTS)
-  perfect.networks = dataclasses.replace(perfect.networks, vae=Perfect())
-  found = freeze.find(perfect, parallel.make_mesh(2), {"params": {"of": jnp.zeros(2)}}, dataset())
-  np.testing.assert_allclose(found["decoder_gain"], np.ones((2, 8, 5)), rtol=1e-5)
-  np.testing.assert_allclose(found["decoder_error"], np.zeros(2), atol=1e-6)
-  np.testing.assert_array_equal(found["posterior_scale"], np.zeros((2, 64)))
-  np.testing.assert_array_equal(found["calibration"], np.stack([calibration.identity()] * 2))
-
-
-def test_statistics_are_those_of_the_vae(phases, frozen):
-  data, model = dataset(), phases.networks.vae
-  found = freeze.find(phases, parallel.make_mesh(2), frozen.vae, data)
-  assert {name: (values.shape, values.dtype) for name, values in found.items()} == {
-    name: (shape.shape, shape.dtype) for name, shape in phases.statistics().items()
-  }
-
-  for index, key in enumerate(phases.keys("statistics")):
-    variables = jax.tree.map(lambda leaf, index=index: leaf[index], frozen.vae)
-    own = {name: np.asarray(values[index], np.float64) for name, values in found.items()}
-
-    reconstruct = functools.partial(jax.jit(model.apply), variables)
-
-    def encode(split, reconstruct=reconstruct, key=key):
-      """Images, standard deviations and reconstructions before calibration, in float64, by batches of 12."""
-      parts = []
-      for start in range(0, len(split), 12):
-        rows = np.arange(start, start + 12)  # the last batch is filled with images from the beginning
-        images = phases.prepare({"image": jnp.asarray(split.images[rows % len(split)])})["image"]
-        output = reconstruct(images, key)
-        keep = (rows < len(split)).sum()
-        parts.append([np.asarray(part, np.float64)[:keep] for part in (images, output.posterior.scale, output.images)])
-      return map(np.concatenate, zip(*parts, strict=True))
-
-    images, scale, decoded = encode(data.train)
-    np.testing.assert_allclose(own["posterior_scale"], scale.mean(axis=0), rtol=1e-5)
-    counts = [
-      calibration.histogram(jnp.asarray(values / 4 + 0.5, jnp.float32), jnp.ones(SIZE, bool))
-      for values in (decoded, images)
-    ]
-    np.testing.assert_allclose(own["calibration"], calibration.fit(*counts), atol=1e-6)
-    assert np.abs(own["calibration"] - np.linspace(0, 1, 256)).max() > 0.1
-
-    images, _, decoded = encode(data.validation)
-    decoded = 4 * np.interp(decoded / 4 + 0.5, np.linspace(0, 1, 256), own["calibration"]) - 2
-    power = lambda values: (np.abs(np.fft.rfft2(values, axes=(1, 2))) ** 2).sum(axis=(0, 3))
-    np.testing.assert_allclose(own["decoder_gain"], np.sqrt(power(decoded) / power(images)), rtol=1e-4)
-    np.testing.assert_allclose(own["decoder_error"], np.sqrt(np.square(decoded - images).mean()), rtol=1e-5)
