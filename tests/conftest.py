@@ -11,7 +11,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
+_UNOPTIMIZED = "--xla_backend_optimization_level=0"
 _LONGEST = ("test_run.py", "test_trained.py", "test_resume.py", "test_commands.py")
+
+
+def pytest_configure(config):
+  """LLVM's optimisations would take most of the fast tests' time: they go without, unless XLA_FLAGS says otherwise."""
+  if "not slow" in config.getoption("markexpr"):
+    os.environ.setdefault("XLA_FLAGS", _UNOPTIMIZED)
 
 
 def pytest_collection_modifyitems(items):
@@ -35,14 +42,11 @@ def common(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def compilations(common):
-  """Environment of the test suite's processes: they share what they compile.
-
-  LLVM's optimisations would take most of their time: the processes go without, unless XLA_FLAGS says otherwise.
-  """
+  """Environment of the test suite's processes: they share what they compile."""
   return {
     "JAX_COMPILATION_CACHE_DIR": str(common / "compilations"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),
+    "XLA_FLAGS": os.environ.get("XLA_FLAGS", _UNOPTIMIZED),
   }
 
 
