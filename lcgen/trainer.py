@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from lcgen import checkpoint, loop, parallel, report
+from lcgen import checkpoint, errors, loop, parallel, report
 from lcgen.data import sources
 from lcgen.interruption import Interruption
 from lcgen.phases import Phases
@@ -42,8 +42,17 @@ class Trainer:
 
   @functools.cached_property
   def images(self) -> dict[str, jax.Array]:
-    """The training images alone, for what is learnt without labels."""
-    return {"image": parallel.put_rows(self._read().images, self._phases.data_sharding)}
+    """The training images alone, for what is learnt without labels.
+
+    Raises:
+      InputError: where there are not as many as the phases are made for.
+    """
+    images, known = self._read().images, self._phases.facts.train
+    if len(images) != known:
+      raise errors.InputError(
+        f"{self.workdir}: made for {known} training images, and now there are {len(images)}; give it the data it had"
+      )
+    return {"image": parallel.put_rows(images, self._phases.data_sharding)}
 
   @functools.cached_property
   def rows(self) -> dict[str, jax.Array]:

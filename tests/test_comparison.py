@@ -345,6 +345,12 @@ def test_a_run_killed_while_its_arms_are_kept_trains_none_of_them_again(frozen, 
   assert {timing.steps for timing in resumed.timing.values()} == {15}
 
 
+def test_a_data_set_that_has_changed_is_not_trained_on(compare):
+  _, trainer = compare(split=squares(SIZE - 1))
+  with pytest.raises(errors.InputError, match=rf"made for {SIZE} training images, and now there are {SIZE - 1};"):
+    trainer.rows  # noqa: B018
+
+
 def test_only_the_pool_is_looked_at(frozen, compare):
   pools = [np.arange(0, 40), np.arange(20, 70)]
   pool = np.stack([np.resize(rows, SIZE) for rows in pools])

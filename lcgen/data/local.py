@@ -136,8 +136,13 @@ def _read_images(files: Sequence[epath.Path], side: int) -> np.ndarray:
       except ranges.PILLOW_ERRORS as error:
         raise errors.InputError(f"{file}: broken ({error}); replace or remove it") from error
 
-    part = lambda rows: {"image": np.stack(list(pool.map(read, files[rows.start : rows.stop])))}
-    return parallel.read_in_parts(len(files), part)["image"]
+    def read_part(rows: range) -> dict[str, np.ndarray]:
+      images = np.empty((len(rows), height, width, len(mode)), np.uint8)
+      for place, pixels in enumerate(pool.map(read, files[rows.start : rows.stop])):
+        images[place] = pixels
+      return {"image": images}
+
+    return parallel.read_in_parts(len(files), read_part)["image"]
 
 
 def read_npz(path: str) -> tuple[tuple[str, ...], Labelled, Labelled | None]:
