@@ -11,19 +11,19 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-_UNOPTIMIZED = "--xla_backend_optimization_level=0"
 _LONGEST = ("test_run.py", "test_trained.py", "test_resume.py", "test_commands.py")
-
-
-def pytest_configure(config):
-  """LLVM's optimisations would take most of the fast tests' time: they go without, unless XLA_FLAGS says otherwise."""
-  if "not slow" in config.getoption("markexpr"):
-    os.environ.setdefault("XLA_FLAGS", _UNOPTIMIZED)
 
 
 def pytest_collection_modifyitems(items):
   """What takes longest comes first, so that no worker is left with it at the end."""
   items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unoptimized(request):
+  """LLVM's optimisations take most of the fast tests' time: modules go without, but those that say OPTIMIZED."""
+  fast = "not slow" in request.config.getoption("markexpr")
+  jax.config.update("jax_disable_most_optimizations", fast and not getattr(request.module, "OPTIMIZED", False))
 
 
 @pytest.fixture(autouse=True)
@@ -42,11 +42,14 @@ def common(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def compilations(common):
-  """Environment of the test suite's processes: they share what they compile."""
+  """Environment of the test suite's processes: they share what they compile.
+
+  LLVM's optimisations would take most of their time: the processes go without, unless XLA_FLAGS says otherwise.
+  """
   return {
     "JAX_COMPILATION_CACHE_DIR": str(common / "compilations"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "XLA_FLAGS": os.environ.get("XLA_FLAGS", _UNOPTIMIZED),
+    "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),
   }
 
 
