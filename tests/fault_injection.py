@@ -1,6 +1,6 @@
 """Kills the real run at random moments, again and again, and holds what it ends in against an undisturbed run.
 
-    python -m tests.fault_injection KILLS [SEED]    # 500 kills: more than an hour
+    python -m tests.fault_injection KILLS [SEED]    # 500 kills: two hours
 
 Kills are SIGKILL, a quarter of them SIGTERM or SIGINT, at moments drawn uniformly from the time that the undisturbed
 run takes: between and inside chunks, while checkpoints are written, during compilation, evaluation and report. A run

@@ -151,6 +151,7 @@ def test_labels_are_drawn_by_the_probabilities():
   np.testing.assert_allclose(shares, probabilities[::3000], atol=0.01)
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_set(command, written, tmp_path):
   process = command(f"--out={tmp_path}", *FLAGS)
   assert process.returncode == 0, process.stderr

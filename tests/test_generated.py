@@ -116,6 +116,7 @@ def check(clean, harmed, slack):
       assert np.diff(accuracies).max() <= slack, (name, accuracies)
 
 
+@pytest.mark.slow
 def test_digits_get_harder_with_severity(digits, tmp_path):
   settings = {"name": "mnist5k", "seeds": 1, "evaluate__judge__epochs": 6}
   clean, harmed = judge(digits, settings, tmp_path)
