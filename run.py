@@ -10,14 +10,16 @@ from absl import logging as absl_logging
 from etils import epath
 from ml_collections import config_flags
 
-from lcgen import config, ending, errors, experiment, interruption, parallel, sweeps
+from lcgen import config, sweeps
+from lcgen.cli import pipeline
+from lcgen.runtime import errors, exit_codes, interruption, parallel
 
 _DEFAULT = pathlib.Path(__file__).parent / "configs" / "mnist5k.py"
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file; a variant follows a colon; default: mnist5k.py."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything goes; by default runs/ and the config's name.")
-_STAGE = flags.DEFINE_string("stage", "all", ", ".join(experiment.STAGES) + ".")
+_STAGE = flags.DEFINE_string("stage", "all", ", ".join(pipeline.STAGES) + ".")
 _SWEEP = flags.DEFINE_integer("sweep_index", None, "Which point of the config file's sweep() to run, from 0.")
 _MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the cluster that JAX detects.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of process 0, where none is detected.")
@@ -54,20 +56,20 @@ def main(argv: Sequence[str]) -> None:
   try:
     if argv[1:]:
       raise errors.InputError(f"{argv[1]!r}: unknown argument; everything is a flag, as in --config.vae.epochs=3")
-    if _STAGE.value not in experiment.STAGES:
-      raise errors.InputError(f"--stage={_STAGE.value}: unknown stage; there are {', '.join(experiment.STAGES)}")
+    if _STAGE.value not in pipeline.STAGES:
+      raise errors.InputError(f"--stage={_STAGE.value}: unknown stage; there are {', '.join(pipeline.STAGES)}")
     given = config_flags.get_override_values(flags.FLAGS["config"])
     values = config.checked(sweeps.applied(_CONFIG.value.to_dict(), _config_file()[0], _SWEEP.value, given))
     parallel.initialize(_MULTIHOST.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _TIMEOUT.value)
     workdir = epath.Path(_WORKDIR.value or f"runs/{_config_name()}")
     stop = interruption.Interruption()
     with stop.handled(values["train"]["grace_s"]):
-      experiment.run(values, workdir, _STAGE.value, stop)
+      pipeline.run(values, workdir, _STAGE.value, stop)
   except Exception as error:
-    ended = ending.of(error)
+    ended = exit_codes.of(error)
     if ended is None:
       raise
-    ending.leave(error, *ended)
+    exit_codes.leave(error, *ended)
 
 
 def _config_file() -> tuple[str, str]:

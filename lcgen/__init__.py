@@ -2,6 +2,6 @@
 
 __version__ = "0.1.0"
 
-from lcgen.trained import Run, load
+from lcgen.api.run import Run, load
 
 __all__ = ["Run", "load"]

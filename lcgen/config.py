@@ -7,8 +7,11 @@ from typing import Any
 
 from etils import epath
 
-from lcgen import augment, errors, exemplars, sampling, test_sets, verify
-from lcgen.data import sources
+from lcgen.classifiers import policies
+from lcgen.constraints import rule_spec, samplers
+from lcgen.data import sources, test_sets
+from lcgen.reporting import expectations
+from lcgen.runtime import errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +66,11 @@ _SHARES = Rule(
 )
 _ARMS = Rule(
   tuple,
-  lambda value: len(value) > 0 and len(set(value)) == len(value) and all(map(augment.known, map(str, value))),
+  lambda value: len(value) > 0 and len(set(value)) == len(value) and all(map(policies.known, map(str, value))),
   "one or more, each once, of "
-  f"{', '.join(augment.POLICIES)}; with settings as in latent_constraints:share=0.5, joined as in flip_crop+mixup; "
+  f"{', '.join(policies.POLICIES)}; with settings as in latent_constraints:share=0.5, joined as in flip_crop+mixup; "
   "or all",
-  lambda value: tuple(augment.POLICIES) if value == ("all",) else value,
+  lambda value: tuple(policies.POLICIES) if value == ("all",) else value,
 )
 
 _TRAINING = {
@@ -117,7 +120,7 @@ SCHEMA: dict[str, Any] = {
     "distance_weight": _WEIGHT,
     "distance_reduction": _one_of("sum", "mean"),
     "average_decay": _DECAY,
-    "constraint": Rule(str, exemplars.known, exemplars.KNOWN),
+    "constraint": Rule(str, rule_spec.known, rule_spec.KNOWN),
   },
   "energy": _TRAINING
   | {
@@ -149,11 +152,11 @@ SCHEMA: dict[str, Any] = {
   "learning_curve": {"shares": _SHARES, "arms": _ARMS, "sets": _SETS},
   "expected": Rule(
     tuple,
-    lambda value: all(map(verify.known, map(str, value))),
+    lambda value: all(map(expectations.known, map(str, value))),
     "texts such as 'samples actor conditional_accuracy > 0.97', a path in results.json, < or >, and a number",
   ),
   "sample": {
-    "method": _one_of(*sampling.METHODS),
+    "method": _one_of(*samplers.METHODS),
     "labels": _TEXT,
     "count": _POSITIVE,
     "optimize": {"steps": _POSITIVE, "learning_rate": _RATE},

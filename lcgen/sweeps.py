@@ -4,7 +4,8 @@ import importlib.util
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from lcgen import config, errors
+from lcgen import config
+from lcgen.runtime import errors
 
 
 def applied(values: Mapping[str, Any], path: str, index: int | None, given: Collection[str]) -> dict[str, Any]:

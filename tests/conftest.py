@@ -11,7 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-_LONGEST = ("test_run.py", "test_trained.py", "test_resume.py", "test_commands.py")
+_LONGEST = ("test_run.py", "test_resume.py", "test_use_run.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -4,8 +4,9 @@ import pathlib
 import pytest
 from etils import epath
 
-from lcgen import config, errors
-from tests.helpers import load_config
+from lcgen import config
+from lcgen.runtime import errors
+from tests.support.helpers import load_config
 
 CONFIGS = [
   path.stem for path in (pathlib.Path(__file__).parent.parent / "configs").glob("*.py") if path.stem != "common"

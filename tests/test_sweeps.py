@@ -9,9 +9,11 @@ import sys
 
 import pytest
 
-from lcgen import compare, config, errors, sweeps
+from lcgen import config, sweeps
+from lcgen.reporting import compare_runs
+from lcgen.runtime import errors
 from tests.conftest import ROOT
-from tests.helpers import load_config
+from tests.support.helpers import load_config
 
 SWEEP = """
 from configs import common
@@ -116,7 +118,7 @@ sweep = lambda: [{"seed": 0}, {"evaluate.sets": "test", "seeds": 9}]
     assert "steps/s" not in done.stderr
     written = json.loads((workdir / "config.json").read_text())
     assert (written["seeds"], len(written["evaluate"]["sets"])) == (2, (3, 1)[index])
-  compare.main([*map(str, sorted((tmp_path / "runs").glob("mine-*"))), f"--out={tmp_path / 'compared'}"])
+  compare_runs.main([*map(str, sorted((tmp_path / "runs").glob("mine-*"))), f"--out={tmp_path / 'compared'}"])
   text = (tmp_path / "compared" / "comparison.md").read_text()
   assert "evaluate.sets" in text
   assert "mine-smoke-1" in text

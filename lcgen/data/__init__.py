@@ -1,1 +1,1 @@
-"""Data sets as uint8 arrays, and the one place that knows value ranges."""
+"""Images: sources, value ranges, test sets, corruptions, TFDS builders."""

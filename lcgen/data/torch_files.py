@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcgen import errors
+from lcgen.runtime import errors
 
 _LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2)
 _ZIP_START, _ZIP_ENTRY = b"PK\x03\x04", b"PK\x01\x02"

@@ -1,1 +1,1 @@
-"""The networks: pure Flax modules that take and return arrays."""
+"""The Flax modules and the losses of the paper."""

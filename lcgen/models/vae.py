@@ -77,7 +77,7 @@ class DenseDecoder(nn.Module):
 
 
 class VAE(nn.Module):
-  """Encoder, Gaussian latent and decoder; images in and out are in model space (`lcgen.data.images`).
+  """Encoder, Gaussian latent and decoder; images in and out are in model space (`lcgen.data.ranges`).
 
   Attributes:
     image_shape: `(H, W, C)`.

@@ -1,0 +1,1 @@
+"""A trained run in Python, the layout of its workdir, and its export."""

@@ -1,0 +1,1 @@
+"""Phase 3: arms, policies, transforms, their joint training, and the judge."""

@@ -1,0 +1,199 @@
+"""What a constraint is: an energy on latents that a critic has learnt, and an actor that moves latents down it.
+
+Labels, realism and rules are learnt alike (`lcgen.constraints.learning`); they differ in what the critic was shown.
+Constraints compose, `a & b`, `a | b`, `~a`, `2.0 * a`, into constraints that every sampler takes. They are pytrees:
+they go into jitted functions as arguments, and compile once for each structure.
+
+Energies add up as logarithms of probabilities do (products of experts; Du et al. 2020, Nie et al. 2021):
+E(a & b) = E(a) + E(b), E(a | b) = -log(exp(-E(a)) + exp(-E(b))). A negation stays among real latents: it is the union
+of the other classes, so that "not a 3" is another digit and not noise.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from lcgen.models import actor_critic, losses
+
+CERTAIN = 0.95  # the least probability of a class, among the others of its critic, that counts as belonging to it
+
+
+class Constraint:
+  """What all constraints can do; latents are `[B, L]`."""
+
+  def energy(self, latents: jax.Array) -> jax.Array:
+    """-log of how far the constraint holds, `[B]`, low where it does."""
+    raise NotImplementedError
+
+  def holds(self, latents: jax.Array) -> jax.Array:
+    """Whether the critics accept the latents, bool `[B]`."""
+    raise NotImplementedError
+
+  def logits(self, latents: jax.Array) -> jax.Array:
+    """What each critic in the constraint says, in the order in which it was put together, `[B, critics]`."""
+    raise NotImplementedError
+
+  def propose(self, latents: jax.Array) -> jax.Array:
+    """The actors' amortised moves (Eq. 5), `[B, L]`."""
+    raise NotImplementedError
+
+  def __and__(self, other: "Constraint") -> "Constraint":
+    return All((self, other))
+
+  def __or__(self, other: "Constraint") -> "Constraint":
+    return Any((self, other))
+
+  def __invert__(self) -> "Constraint":
+    raise NotImplementedError
+
+  def __mul__(self, weight: float) -> "Constraint":
+    if not 0 < weight < float("inf"):
+      raise ValueError(f"weight {weight}: must be a finite number above 0; ~constraint is the negation")
+    return Weighted(self, float(weight))
+
+  __rmul__ = __mul__
+
+
+@struct.dataclass
+class Learnt(Constraint):
+  """One condition of one critic, and the actor that was trained for it.
+
+  Attributes:
+    critic: the network of the energy, -log D(z, y).
+    actor: the network that proposes, G(z, y).
+    energy_variables: the critic's.
+    actor_variables: the actor's.
+    condition: y, `[K]` for all latents or `[B, K]` for each its own.
+    negated: for K = 1, where there is no other class.
+  """
+
+  critic: actor_critic.Critic = struct.field(pytree_node=False)
+  actor: actor_critic.Actor = struct.field(pytree_node=False)
+  energy_variables: dict
+  actor_variables: dict
+  condition: jax.Array
+  negated: bool = struct.field(pytree_node=False, default=False)
+
+  def energy(self, latents: jax.Array) -> jax.Array:
+    return losses.constraint_loss(self.logits(latents)[:, 0], True)
+
+  def holds(self, latents: jax.Array) -> jax.Array:
+    """D(z, y) > 1/2, and y is `CERTAIN` among all conditions of this critic."""
+    conditions = self._conditions(latents)
+    classes = conditions.shape[1]
+    of_class = lambda shift: self._logit(latents, jnp.roll(conditions, shift, axis=1))
+    logits = jax.vmap(of_class)(jnp.arange(classes))  # [K, B], the condition's own first
+    accepted = (logits[0] > 0) & (jax.nn.softmax(logits, axis=0)[0] >= CERTAIN)
+    return ~accepted if self.negated else accepted
+
+  def logits(self, latents: jax.Array) -> jax.Array:
+    logit = self._logit(latents, self._conditions(latents))
+    return (-logit if self.negated else logit)[:, None]
+
+  def propose(self, latents: jax.Array) -> jax.Array:
+    if self.negated:  # the prior is not real as it is
+      return latents
+    return self.actor.apply(self.actor_variables, latents, self._conditions(latents))
+
+  def __invert__(self) -> Constraint:
+    classes = self.condition.shape[-1]
+    if classes == 1:
+      return self.replace(negated=not self.negated)
+    others = tuple(self.replace(condition=jnp.roll(self.condition, shift, axis=-1)) for shift in range(1, classes))
+    return others[0] if classes == 2 else Others(others)
+
+  def _conditions(self, latents: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(jnp.atleast_2d(self.condition), (latents.shape[0], self.condition.shape[-1]))
+
+  def _logit(self, latents: jax.Array, conditions: jax.Array) -> jax.Array:
+    return self.critic.apply(self.energy_variables, latents, conditions)
+
+
+@struct.dataclass
+class _Several(Constraint):
+  parts: tuple[Constraint, ...]
+
+  def logits(self, latents: jax.Array) -> jax.Array:
+    return jnp.concatenate([part.logits(latents) for part in self.parts], axis=1)
+
+  def _energies(self, latents: jax.Array) -> jax.Array:
+    return jnp.stack([part.energy(latents) for part in self.parts])  # [parts, B]
+
+  def _holding(self, latents: jax.Array) -> jax.Array:
+    return jnp.stack([part.holds(latents) for part in self.parts])  # [parts, B]
+
+
+@struct.dataclass
+class All(_Several):
+  """All parts hold; one actor after another proposes."""
+
+  def energy(self, latents: jax.Array) -> jax.Array:
+    return self._energies(latents).sum(axis=0)
+
+  def holds(self, latents: jax.Array) -> jax.Array:
+    return self._holding(latents).all(axis=0)
+
+  def propose(self, latents: jax.Array) -> jax.Array:
+    return functools.reduce(lambda moved, part: part.propose(moved), self.parts, latents)
+
+  def __and__(self, other: Constraint) -> Constraint:
+    return All((*self.parts, other))
+
+  def __invert__(self) -> Constraint:
+    return Any(tuple(~part for part in self.parts))
+
+
+@struct.dataclass
+class Any(_Several):
+  """At least one part holds; for each latent the actor of the part that is nearest to holding proposes."""
+
+  def energy(self, latents: jax.Array) -> jax.Array:
+    return -jax.nn.logsumexp(-self._energies(latents), axis=0)
+
+  def holds(self, latents: jax.Array) -> jax.Array:
+    return self._holding(latents).any(axis=0)
+
+  def propose(self, latents: jax.Array) -> jax.Array:
+    proposals = jnp.stack([part.propose(latents) for part in self.parts])  # [parts, B, L]
+    nearest = self._energies(latents).argmin(axis=0)
+    return jnp.take_along_axis(proposals, nearest[None, :, None], axis=0)[0]
+
+  def __or__(self, other: Constraint) -> Constraint:
+    return Any((*self.parts, other))
+
+  def __invert__(self) -> Constraint:
+    return All(tuple(~part for part in self.parts))
+
+
+@struct.dataclass
+class Others(Any):
+  """All other classes of one critic; the negation is the class itself."""
+
+  def __invert__(self) -> Constraint:
+    last = self.parts[-1]
+    return last.replace(condition=jnp.roll(last.condition, 1, axis=-1))
+
+
+@struct.dataclass
+class Weighted(Constraint):
+  """The same constraint with `weight` times its energy."""
+
+  constraint: Constraint
+  weight: float = struct.field(pytree_node=False)
+
+  def energy(self, latents: jax.Array) -> jax.Array:
+    return self.weight * self.constraint.energy(latents)
+
+  def holds(self, latents: jax.Array) -> jax.Array:
+    return self.constraint.holds(latents)
+
+  def logits(self, latents: jax.Array) -> jax.Array:
+    return self.constraint.logits(latents)
+
+  def propose(self, latents: jax.Array) -> jax.Array:
+    return self.constraint.propose(latents)
+
+  def __invert__(self) -> Constraint:
+    return Weighted(~self.constraint, self.weight)

@@ -1,0 +1,216 @@
+"""The 15 corruptions of MNIST-C, each in its one published severity, made for 28x28 pixels.
+
+Every function is `(key, images, severity) -> images`, as those of `cifar10_c`; the severity is ignored. None rounds to
+8 bits between its stages. On other sizes, stripes and lines keep their share of the image.
+
+Source: Mu and Gilmer, "MNIST-C: a robustness benchmark for computer vision", 2019 (arXiv:1906.02337), and its code.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from lcgen.data.corruptions import colours, edges, fields, filters, spattering
+from lcgen.data.corruptions.cifar10_c import Corruption
+
+
+def shot_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Every value a Poisson count of photons, of which white has 3 on average."""
+  del severity
+  return fields.photons(key, images, 3.0)
+
+
+def impulse_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Salt and pepper on 17 % of the values."""
+  del severity
+  return fields.salt_and_pepper(key, images, 0.17)
+
+
+def glass_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Gaussian blur, neighbours swapped at random twice, Gaussian blur.
+
+  The original's Gaussian (0.7 pixels) takes the columns of grey images for channels and so blurs along y alone: so it
+  is here.
+  """
+  del severity
+  height, width = images.shape[1:3]
+  rows, same = filters.gaussian_matrices(height, (0.7,))[0], jnp.eye(width)
+  images = filters.separable(images, rows, same)
+  for time in range(2):
+    images = _swap(jax.random.fold_in(key, time), images)
+  return jnp.clip(filters.separable(images, rows, same), 0, 1)
+
+
+def _swap(key: jax.Array, images: jax.Array) -> jax.Array:
+  """From the last pixel to the third of the third row: half of them swapped with one of the four up and to the left.
+
+  (One of the four is the pixel itself.) Each swap sees the ones before it.
+  """
+  batch, height, width, channels = images.shape
+  count = (height - 2) * (width - 2)
+  drawn = jax.random.randint(key, (count, batch, 1, 1, 1), 0, 8)  # from 4 on nothing happens
+
+  def swap(step, images):
+    row, column = height - 1 - step // (width - 2), width - 1 - step % (width - 2)
+    start = (0, row - 1, column - 1, 0)
+    block = jax.lax.dynamic_slice(images, start, (batch, 2, 2, channels))
+    place = jnp.arange(4).reshape(1, 2, 2, 1)
+    other = jnp.minimum(drawn[step], 3)
+    chosen = (block * (place == other)).sum(axis=(1, 2), keepdims=True)
+    block = jnp.where(place == 3, chosen, jnp.where(place == other, block[:, 1:, 1:], block))
+    return jax.lax.dynamic_update_slice(images, block, start)
+
+  return jax.lax.fori_loop(0, count, swap, images)
+
+
+def motion_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Blur along a one-sided line of 21 pixels at an angle within 45 degrees of the horizontal, one an image.
+
+  ImageMagick's filter without its rounding; what lies beyond five standard deviations, less than 1e-6, is left out.
+  """
+  del severity
+  angles = jnp.deg2rad(jax.random.uniform(key, images.shape[:1], minval=-45, maxval=45))
+  return jnp.clip(filters.motion_blur(images, angles, radius=10, sigma=3.0, taps=16), 0, 1)
+
+
+def shear(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Sheared by ±0.4 radians about the centre: rows shift by sin(0.4) a row and draw together by cos(0.4)."""
+  del severity
+  angle = 0.4 * _signs(key, images, 1)[:, 0]
+  return _affine(images, jnp.ones_like(angle), -jnp.sin(angle), jnp.zeros_like(angle), jnp.cos(angle))
+
+
+def scale(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Shrunk to 0.7 of its size about the centre."""
+  del key, severity
+  larger, none = jnp.full(images.shape[:1], 1 / 0.7), jnp.zeros(images.shape[:1])
+  return _affine(images, larger, none, none, larger)
+
+
+def rotate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Turned by ±0.4 radians about the centre."""
+  del severity
+  angle = 0.4 * _signs(key, images, 1)[:, 0]
+  return _affine(images, jnp.cos(angle), -jnp.sin(angle), jnp.sin(angle), jnp.cos(angle))
+
+
+def translate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Shifted by ±3 pixels on either axis, zeros moved in."""
+  del severity
+  same = jnp.broadcast_to(jnp.eye(2)[None], (len(images), 2, 2))
+  return _warp(images, same, 3.0 * _signs(key, images, 2))
+
+
+def _signs(key: jax.Array, images: jax.Array, count: int) -> jax.Array:
+  """`[B, count]` of -1 and 1."""
+  return jax.random.rademacher(key, (len(images), count), jnp.float32)
+
+
+def _affine(images: jax.Array, xx: jax.Array, xy: jax.Array, yx: jax.Array, yy: jax.Array) -> jax.Array:
+  """Each pixel read from where a matrix (its four entries `[B]`) takes it, the centre fixed; zeros beyond the image."""
+  matrix = jnp.stack([jnp.stack([xx, xy], axis=-1), jnp.stack([yx, yy], axis=-1)], axis=1)
+  height, width = images.shape[1:3]
+  centre = jnp.array([[(width - 1) / 2, (height - 1) / 2]])
+  return _warp(images, matrix, centre - jnp.einsum("bij,kj->bi", matrix, centre))
+
+
+def _warp(images: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
+  rows, columns = filters.affine_places(*images.shape[1:3], matrix, shift)
+  return filters.bilinear(images, rows, columns, border="zero")
+
+
+def brightness(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """0.5 added to the HSV value."""
+  del key, severity
+  return colours.brighten(images, 0.5)
+
+
+def stripe(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """The left and the right quarter inverted."""
+  del key, severity
+  width = images.shape[2]
+  columns = jnp.arange(width).reshape(1, 1, -1, 1)
+  return jnp.where((columns < width // 4) | (columns >= width - width // 4), 1 - images, images)
+
+
+def fog(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Clouds (diamond-square plasma) added, and the range scaled back to the image's.
+
+  The original takes a corner of clouds on 256x256 pixels; here the extremes that set their range are those of every
+  fourth pixel, which differ by some per cent (`fields.plasma_corner`).
+  """
+  del severity
+  height, width = images.shape[1:3]
+  clouds = fields.plasma_corner(key, len(images), max(height, width), 1.4)
+  return colours.add_fog(images, clouds[:, :height, :width, None], 3.0)
+
+
+def spatter(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Grey mud where smoothed normal noise is high."""
+  del severity
+  noise = 0.65 + 0.3 * fields.normal(key, (*images.shape[:3], 1))
+  liquid = filters.gaussian(noise, (1.0,), 1)
+  return spattering.mud(images, jnp.where(liquid < 0.65, 0, liquid), sigma=1.5, colour=(63, 63, 63))
+
+
+def dotted_line(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """A dotted line from the left to the right side, its ends at random rows; two columns off, two on."""
+  del severity
+  height, width = images.shape[1:3]
+  ends = jax.random.randint(key, (len(images), 2), 0, height - 1).astype(jnp.float32)
+  columns = jnp.array([[0.0, width - 1.0]])
+  line = _lines(jnp.broadcast_to(columns, ends.shape), ends, height, width)
+  on = (jnp.arange(width) // 2 % 2 == 1).reshape(1, 1, -1, 1)
+  return jnp.clip(images + line * on, 0, 1)
+
+
+def zigzag(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """A zigzag across the image from a random row, tilted a little; teeth 4 pixels long, 2 high to either side."""
+  del severity
+  height, width = images.shape[1:3]
+  tooth, left, right = 2.0, 2.0, width - 3.0
+  start_key, tilt_key = jax.random.split(key)
+  start = jax.random.randint(start_key, (len(images), 1), 0, height - 1).astype(jnp.float32)
+  tilt = jnp.arctan(jax.random.randint(tilt_key, (len(images), 1), -5, 5) / (right - left))
+  length = (right - left) / jnp.cos(tilt)
+  teeth = jnp.arange((right - left + tooth) // (2 * tooth))[None]
+  whole = 2 * tooth * ((right - left) // (2 * tooth))
+  heights = tooth * (1 - 2 * (teeth % 2))
+  along = jnp.concatenate([0 * length, (2 * teeth + 1) * tooth + 0 * length, length], axis=1)
+  across = jnp.concatenate(
+    [0 * length, heights + 0 * length, heights[:, -1:] / (2 * jnp.maximum(length - whole, 1))], axis=1
+  )
+  columns = left + jnp.cos(tilt) * along - jnp.sin(tilt) * across
+  rows = start + jnp.sin(tilt) * along + jnp.cos(tilt) * across
+  return jnp.clip(images + _lines(columns, rows, height, width), 0, 1)
+
+
+def _lines(columns: jax.Array, rows: jax.Array, height: int, width: int) -> jax.Array:
+  """Lines through given points, bright in their middle, dark from 1.45 rows away: `[B, height, width, 1]`, at least 0.
+
+  Args:
+    columns: `[B, points]`, growing along the second axis.
+    rows: `[B, points]`.
+    height: Pixels.
+    width: Pixels.
+  """
+  entry = lambda values: values[:, :, None, None]  # [B, segments, 1, 1]
+  slope = (rows[:, 1:] - rows[:, :-1]) / (columns[:, 1:] - columns[:, :-1])
+  y, x = jnp.mgrid[:height, :width].astype(jnp.float32)[:, None, None]
+  off = jnp.abs(y - entry(slope) * (x - entry(columns[:, :-1])) - entry(rows[:, :-1]))
+  bright = jnp.clip(1 + jnp.log(1 - jnp.minimum(off / 2.3, 1 - 1e-6)), 0, 1)
+  within = (x >= jnp.floor(entry(columns[:, :-1]))) & (x < jnp.ceil(entry(columns[:, 1:])))
+  return (bright * within).sum(axis=1)[..., None]
+
+
+def canny_edges(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
+  """Canny's edges in white on black."""
+  del key, severity
+  found = edges.canny(colours.grey(images)[..., 0])
+  return jnp.broadcast_to(found[..., None], images.shape).astype(images.dtype)
+
+
+ALL: tuple[Corruption, ...] = (
+  *(shot_noise, impulse_noise, glass_blur, motion_blur),
+  *(shear, scale, rotate, brightness, translate),
+  *(stripe, fog, spatter, dotted_line, zigzag, canny_edges),
+)

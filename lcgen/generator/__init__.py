@@ -1,0 +1,1 @@
+"""Phase 1: the generator, its step and phase, its statistics and its calibration."""

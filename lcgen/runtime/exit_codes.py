@@ -1,0 +1,50 @@
+"""How a run ends where it cannot go on: with one sentence and an exit code that says what to do."""
+
+import os
+import sys
+from typing import NoReturn
+
+import jax
+
+from lcgen.runtime import errors, interruption, parallel
+
+_REFUSED, _FAILED = 2, 1
+
+
+def of(error: Exception) -> tuple[int, str] | None:
+  """Exit code and sentence for an error; None for one that nobody has foreseen."""
+  match error:
+    case errors.InputError():
+      return _REFUSED, str(error)
+    case errors.Interrupted():
+      return interruption.EXIT_CODE, str(error)
+    case errors.NonFiniteError() | errors.MissedError():
+      return _FAILED, str(error)
+    case OSError():  # no space, no permission, too many open files: of the machine, not of the input
+      return _FAILED, f"{error}; what was saved is kept, and the same command goes on from there"
+    case MemoryError():
+      return _FAILED, _too_small(error)
+    case jax.errors.JaxRuntimeError() if "RESOURCE_EXHAUSTED" in str(error):
+      return _FAILED, _too_small(error)
+    case _ if parallel.is_of_lost(error):
+      lost = f"process {jax.process_index()} has lost another one ({_first_line(error)})"
+      return interruption.EXIT_CODE, f"{lost}; start all of them again, they go on from the last checkpoint"
+  return None
+
+
+def leave(error: Exception, code: int, sentence: str) -> NoReturn:
+  """Says the sentence and ends the process."""
+  print(f"run.py: {sentence}", file=sys.stderr, flush=True)
+  met_by_all = isinstance(error, errors.InputError | errors.Interrupted | errors.NonFiniteError | errors.MissedError)
+  if jax.distributed.is_initialized() and not met_by_all:
+    os._exit(code)  # an ordinary exit waits for the other processes, and they for this one
+  sys.exit(code)
+
+
+def _too_small(error: Exception) -> str:
+  advice = "use a smaller --config.data.train_limit or fewer --config.seeds"
+  return f"memory is too small: {_first_line(error)}; {advice}"
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).partition("\n")[0]

@@ -1,0 +1,471 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from PIL import Image, ImageEnhance, ImageOps
+
+from lcgen.classifiers import transforms
+
+KEY = jax.random.key(0)
+BATCH, HEIGHT, WIDTH = 6, 20, 26
+ROOM = 32  # operations are tested in batches of one size, which compile once
+
+
+def in_training(function):
+  """As training steps call it: on `[steps, runs]` keys and batches, the runs side by side."""
+  step = lambda carry, inputs: (carry, jax.vmap(function)(*inputs))
+  return jax.jit(lambda keys, *batches: jax.lax.scan(step, None, (keys, *batches))[1])
+
+
+EACH = {
+  "shift_rotate": functools.partial(transforms.shift_rotate, pixels=2.0, degrees=15.0, fill=0.0),
+  "flip_crop": functools.partial(transforms.flip_crop, padding=4, flip=0.5, fill=0.0),
+  "cutout": functools.partial(transforms.cutout, side=0.5, fill=0.0),
+  "randaugment": functools.partial(transforms.randaugment, operations=2, magnitude=9.0),
+  "augmix": functools.partial(transforms.augmix, severity=3.0, width=3, depth=0, alpha=1.0),
+}
+COMPILED = {name: in_training(function) for name, function in EACH.items()}
+KEYS = jnp.broadcast_to(jax.random.split(KEY)[:, None], (2, 2))  # one a step
+
+ENHANCERS = {
+  "color": ImageEnhance.Color,
+  "contrast": ImageEnhance.Contrast,
+  "brightness": ImageEnhance.Brightness,
+  "sharpness": ImageEnhance.Sharpness,
+}
+TABLES = {
+  "autocontrast": lambda image, _: ImageOps.autocontrast(image),
+  "equalize": lambda image, _: ImageOps.equalize(image),
+  "posterize": ImageOps.posterize,
+  "solarize": ImageOps.solarize,
+}
+MATRICES = {
+  "shear_x": lambda strength: (1, strength, 0, 0, 1, 0),
+  "shear_y": lambda strength: (1, 0, 0, strength, 1, 0),
+  "translate_x": lambda strength: (1, 0, strength, 0, 1, 0),
+  "translate_y": lambda strength: (1, 0, 0, 0, 1, strength),
+}
+
+
+def photographs(count, channels):
+  """Bytes with smooth parts, noise, and not all levels: `[count, HEIGHT, WIDTH, channels]`."""
+  y, x = np.mgrid[:HEIGHT, :WIDTH, :1][:2] / 10
+  rng = np.random.default_rng(count)
+  phase, slope = rng.uniform(0, 6, (2, count * channels))
+  waves = 120 + 70 * np.sin(x * slope / 3 + y + phase)
+  levels = np.clip(waves + rng.normal(0, 12, waves.shape), 7, 243).astype(np.uint8)
+  return levels.reshape(HEIGHT, WIDTH, count, channels).transpose(2, 0, 1, 3)
+
+
+def as_unit(levels):
+  return jnp.asarray(levels / 255, jnp.float32)
+
+
+def picture(levels):
+  return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
+
+
+def apply(unit, cases):
+  """A `(name, strength)` for each image."""
+  spare = ROOM - len(cases)
+  names, strengths = zip(*cases, *[("identity", 0)] * spare, strict=True)
+  operations = jnp.array([transforms.OPERATIONS.index(name) for name in names])
+  padded = jnp.pad(unit, ((0, spare), (0, 0), (0, 0), (0, 0)))
+  return np.asarray(_apply(padded, operations, jnp.array(strengths, jnp.float32)))[: len(cases)]
+
+
+_apply = jax.jit(transforms.apply_operations)
+
+
+def geometry_by_pillow(plane, name, strength):
+  image = Image.fromarray(plane.astype(np.float32))
+  bilinear = Image.Resampling.BILINEAR
+  if name == "rotate":
+    return np.asarray(image.rotate(strength, bilinear))
+  return np.asarray(image.transform(image.size, Image.Transform.AFFINE, MATRICES[name](strength), bilinear))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tables_are_pillows(channels):
+  bits, thresholds = range(1, 9), (0, 1, 100, 180, 255, 256)
+  cases = [("posterize", some) for some in bits] + [("solarize", threshold) for threshold in thresholds]
+  cases += [(name, 0) for name in ("autocontrast", "equalize") for _ in range(8)]
+  levels = photographs(len(cases), channels)
+  for last in (-1, -9):
+    levels[last] = 77
+    levels[last - 1] = np.where(levels[last - 1] > 120, 200, 30)
+    levels[last - 2] = levels[last - 2] // 64 * 20 + 90
+    levels[last - 3, 4:] = 250  # fewer than 255 pixels below the brightest level, which Pillow does not equalise
+    levels[last - 4, 0, :10] = 250  # 510 pixels, just enough for a step of 2
+  result = apply(as_unit(levels), cases) * 255.0
+  for ours, before, (name, strength) in zip(result, levels, cases, strict=True):
+    expected = np.asarray(TABLES[name](picture(before), strength)).reshape(before.shape)
+    if name == "autocontrast":  # where quotients are whole, Pillow's product and sum in float64 may come out one lower
+      low, high = (of(before.astype(int), axis=(0, 1)) for of in (np.min, np.max))
+      quotient = np.where(high > low, (before.astype(int) - low) * 255 // np.maximum(high - low, 1), before)
+      assert np.isin(quotient - expected, (0, 1)).all()
+      expected = quotient
+    np.testing.assert_allclose(ours, expected, atol=0.001, err_msg=f"{name} {strength}")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_enhancers_are_pillows(channels):
+  """To the level, but where a product comes out whole: there the order of float32 operations decides."""
+  exact = (0.0, 0.5493, 1.0, 1.4517)
+  cases = list(itertools.product(ENHANCERS, (*exact, 0.1, 1.9)))
+  levels = photographs(len(cases), channels)
+  result = apply(as_unit(levels), cases) * 255.0
+  for ours, before, (name, factor) in zip(result, levels, cases, strict=True):
+    expected = np.asarray(ENHANCERS[name](picture(before)).enhance(factor)).reshape(before.shape)
+    assert np.abs(ours - expected).max() < (0.001 if factor in exact else 1.001), (name, factor)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_geometry_is_pillows_bilinear_inside_the_image(channels):
+  strengths = dict.fromkeys(("shear_x", "shear_y"), (-0.3, 0.12, 0.3)) | {"rotate": (-30.0, 9.0, 45.0)}
+  strengths |= dict.fromkeys(("translate_x", "translate_y"), (-4.0, 3.0, 2.5))
+  cases = [(name, strength) for name, some in strengths.items() for strength in some]
+  levels = photographs(len(cases), channels)
+  result = apply(as_unit(levels), cases) * 255.0
+  core = np.pad(np.ones((HEIGHT - 2, WIDTH - 2)), 1)
+  for ours, before, case in zip(result, levels, cases, strict=True):
+    inside = geometry_by_pillow(core, *case) == 1  # all four pixels are of the image
+    assert inside.mean() > 0.4
+    for channel in range(channels):
+      expected = geometry_by_pillow(before[..., channel], *case)
+      np.testing.assert_allclose(ours[..., channel][inside], expected[inside], atol=0.01, err_msg=str(case))
+
+
+def test_whole_pixels_are_moved_exactly_and_leave_black():
+  cases = list(itertools.product(("translate_x", "translate_y"), (-5.0, 1.0, 8.0)))
+  unit = as_unit(photographs(len(cases), 1))
+  for ours, before, case in zip(apply(unit, cases), np.asarray(unit), cases, strict=True):
+    expected = geometry_by_pillow(before[..., 0], *case)
+    assert (expected == 0).any()
+    np.testing.assert_array_equal(ours[..., 0], expected)
+
+
+def test_half_a_turn_leaves_the_centre_in_its_place():
+  unit = as_unit(photographs(1, 3))
+  np.testing.assert_allclose(apply(unit, [("rotate", 180.0)]), unit[:, ::-1, ::-1], atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_operations_without_strength_change_nothing(channels):
+  exact = [("identity", 0.7), *((name, 0.0) for name in transforms.GEOMETRY)]
+  rounding = [("posterize", 8), ("solarize", 256), *((name, 1.0) for name in transforms.BLENDS)]
+  if channels == 1:
+    rounding.remove(("color", 1.0))
+    exact += [("color", 0.3), ("color", 1.9)]
+  unit = np.random.default_rng(0).random((len(exact + rounding), HEIGHT, WIDTH, channels), np.float32)
+  result = apply(unit, exact + rounding)
+  np.testing.assert_array_equal(result[: len(exact)], unit[: len(exact)])
+  np.testing.assert_allclose(result[len(exact) :] * 255.0, np.round(unit[len(exact) :] * 255), atol=1e-4)
+
+
+def test_settings_without_effect_return_the_input():
+  images, labels = jax.random.normal(KEY, (BATCH, HEIGHT, WIDTH, 3)), jnp.eye(BATCH)
+  returned = {
+    "shift_rotate": transforms.shift_rotate(KEY, images, pixels=0, degrees=0, fill=-2.0),
+    "flip_crop": transforms.flip_crop(KEY, images, padding=0, flip=0, fill=-2.0),
+    "cutout": transforms.cutout(KEY, images, side=0, fill=-2.0),
+    "randaugment": transforms.randaugment(KEY, images, operations=0, magnitude=9.0),
+  }
+  for mix in (transforms.mixup, transforms.cutmix):
+    returned[mix.__name__], returned_labels = mix(KEY, images, labels, alpha=0)
+    np.testing.assert_array_equal(returned_labels, labels)
+  for name, result in returned.items():
+    np.testing.assert_array_equal(result, images, err_msg=name)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_draws_depend_on_the_key_alone(name):
+  images = jnp.tile(as_unit(photographs(BATCH, 3)), (2, 2, 1, 1, 1, 1))
+  for keys, axis in ((KEYS, 1), (KEYS.T, 0)):  # the same in all runs of a step, and in all steps of a run
+    results = np.moveaxis(COMPILED[name](keys, images), axis, 0)
+    assert results.dtype == np.float32
+    assert results.shape == images.shape
+    np.testing.assert_array_equal(results[0], results[1])
+    assert (results[0, 0] != results[0, 1]).any()
+    assert (results != np.asarray(images)).any(axis=(2, 3, 4, 5)).all()
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_each_image_has_its_own_draws(name):
+  images = jnp.tile(as_unit(photographs(1, 3)), (2, 2, BATCH, 1, 1, 1))
+  results = COMPILED[name](KEYS, images)[0, 0].reshape(BATCH, -1)
+  assert len(np.unique(results, axis=0)) >= BATCH - 1
+
+
+@pytest.mark.parametrize("name", ["randaugment", "augmix"])
+def test_results_stay_in_range(name):
+  unit = np.random.default_rng(0).random((2, 2, BATCH, HEIGHT, WIDTH, 3), np.float32)
+  unit[:, :, :2] = 1
+  results = np.stack([COMPILED[name](keys, unit) for keys in jax.random.split(KEY, (8, 2, 2))])
+  assert results.min() >= 0
+  assert results.max() <= 1
+
+
+def test_shifts_and_angles_are_uniform():
+  """The source of every pixel, read off images of the coordinates themselves, tells the map."""
+  count, pixels, degrees, fill = 400, 2.5, 20.0, -3.0
+  y, x = np.mgrid[:14, :11].astype(np.float32)
+  images = jnp.tile(np.stack([x, y, np.ones_like(x)], axis=-1), (count, 1, 1, 1))
+  move = jax.jit(functools.partial(transforms.shift_rotate, pixels=pixels, degrees=degrees, fill=fill))
+  result = np.asarray(move(KEY, images), np.float64)
+  centre = np.array([5, 6.5])
+  angles, shifts = [], []
+  for image in result:
+    inside = np.abs(image[..., 2] - 1) < 1e-5
+    places = np.stack([x[inside], y[inside], np.ones(inside.sum())], axis=-1)
+    (*turn, offset), residuals, *_ = np.linalg.lstsq(places, image[inside][:, :2])
+    assert residuals.max() < 1e-6
+    np.testing.assert_allclose(np.transpose(turn) @ turn, np.eye(2), atol=1e-5)  # a rotation
+    angles.append(np.rad2deg(np.arctan2(turn[0][1], turn[0][0])))
+    shifts.append(np.linalg.solve(np.transpose(turn), centre - offset) - centre)  # of what was at the centre
+  for draws, reach in ((angles, degrees), (np.transpose(shifts)[0], pixels), (np.transpose(shifts)[1], pixels)):
+    assert np.abs(draws).max() <= reach + 1e-4
+    assert scipy.stats.kstest(draws, scipy.stats.uniform(-reach, 2 * reach).cdf).pvalue > 0.01
+  assert result.min() == fill
+
+
+def test_results_are_crops_and_every_crop_occurs():
+  count, padding, flip, fill = 2000, 2, 0.3, -7.0
+  image = np.random.default_rng(0).random((5, 4, 3), np.float32)
+  border = ((padding, padding), (padding, padding), (0, 0))
+  padded = [np.pad(side, border, constant_values=fill) for side in (image, image[:, ::-1])]
+  places = list(itertools.product((0, 1), range(2 * padding + 1), range(2 * padding + 1)))
+  crops = np.stack([padded[flipped][y : y + 5, x : x + 4] for flipped, y, x in places])
+  images = jnp.tile(image, (count, 1, 1, 1))
+  result = jax.jit(functools.partial(transforms.flip_crop, padding=padding, flip=flip, fill=fill))(KEY, images)
+  matches = (np.asarray(result)[:, None] == crops).all(axis=(2, 3, 4))
+  assert (matches.sum(axis=1) == 1).all()
+  expected = [count / 25 * (flip if flipped else 1 - flip) for flipped, _, _ in places]
+  assert scipy.stats.chisquare(matches.sum(axis=0), expected).pvalue > 0.01
+
+
+@pytest.mark.parametrize(("side", "pixels"), [(0.4, 2), (0.6, 3)])
+def test_squares_lie_around_every_pixel(side, pixels):
+  height, width, count = 5, 8, 2000
+  boxes = np.zeros((height, width, height, width), bool)
+  for y, x in np.ndindex(height, width):
+    top, left = y - pixels // 2, x - pixels // 2
+    boxes[y, x, max(top, 0) : top + pixels, max(left, 0) : left + pixels] = True
+  kinds, places = np.unique(boxes.reshape(-1, height * width), axis=0, return_counts=True)
+  images = jax.random.normal(KEY, (count, height, width, 3))
+  result = np.asarray(jax.jit(lambda fill: transforms.cutout(KEY, images, side=side, fill=fill))(9.0))
+  cut = (result == 9).all(axis=-1)
+  np.testing.assert_array_equal(result[~cut], np.asarray(images)[~cut])
+  matches = (cut.reshape(count, 1, -1) == kinds).all(axis=-1)
+  assert (matches.sum(axis=1) == 1).all()
+  assert scipy.stats.chisquare(matches.sum(axis=0), count * places / (height * width)).pvalue > 0.01
+
+
+def mixtures(mix, images, draws, alpha):
+  """Images and labels of many draws; labels have one class an image, and so tell who was mixed."""
+  keys = jnp.tile(jax.random.split(KEY, draws), (2, 1))
+  mapped = in_training(lambda key: mix(key, images, jnp.eye(len(images)), alpha=alpha))
+  results = [np.asarray(values, np.float64) for values in mapped(keys)]
+  for first, second in results:
+    np.testing.assert_array_equal(first, second)
+  return [first for first, _ in results]
+
+
+def test_mixup_mixes_images_as_labels():
+  alpha = 0.4
+  images = jax.random.normal(KEY, (12, 5, 4, 3))
+  mixed, labels = mixtures(transforms.mixup, images, 500, alpha)
+  np.testing.assert_allclose(labels.sum(axis=-1), 1, atol=1e-6)
+  np.testing.assert_allclose(labels.sum(axis=-2), 1, atol=1e-5)  # a permutation
+  np.testing.assert_allclose(mixed, np.einsum("nbk,khwc->nbhwc", labels, images), atol=1e-5)
+  own = np.diagonal(labels, axis1=1, axis2=2)
+  share = own.min(axis=-1)  # an image that the permutation leaves in its place keeps 1
+  assert np.all((np.abs(own - share[:, None]) < 1e-6) | (np.abs(own - 1) < 1e-6))
+  assert scipy.stats.kstest(share, scipy.stats.beta(alpha, alpha).cdf).pvalue > 0.01
+
+
+def test_cutmix_mixes_labels_by_the_pixels_of_one_box():
+  height, width, count, draws, alpha = 12, 9, 7, 1000, 0.7
+  names = np.arange(count, dtype=np.float32)
+  images = jnp.broadcast_to(names.reshape(-1, 1, 1, 1), (count, height, width, 3))
+  mixed, labels = mixtures(transforms.cutmix, images, draws, alpha)
+  np.testing.assert_allclose(labels.sum(axis=-1), 1, atol=1e-6)
+  np.testing.assert_allclose(labels, (mixed[..., None] == names).mean(axis=(2, 3, 4)), atol=1e-6)
+  taken = mixed != np.asarray(images)  # [draws, B, H, W, C]
+  box = taken.any(axis=(1, 4))
+  moved = taken.any(axis=(2, 3, 4), keepdims=True)  # the others got their own pixels
+  np.testing.assert_array_equal(taken.all(axis=-1, keepdims=True), moved & box[:, None, ..., None])
+  np.testing.assert_array_equal(box, box.any(axis=2, keepdims=True) & box.any(axis=1, keepdims=True))
+
+  rng = np.random.default_rng(0)
+  sides = np.sqrt(1 - rng.beta(alpha, alpha, draws))
+  area = 1
+  for size in (height, width):
+    pixels = (sides * size).astype(int)
+    start = rng.integers(size, size=draws) - pixels // 2
+    area = area * ((start + pixels).clip(0, size) - start.clip(0, size))
+  assert scipy.stats.ks_2samp(box.sum(axis=(1, 2)), area).pvalue > 0.01
+
+
+def randaugment_cases(magnitude):
+  """Every operation with its strengths at a magnitude, in the integers of AutoAugment's code; one for each sign."""
+  whole = lambda reach: int(magnitude * reach / 10)
+  signed = {"rotate": whole(30), "shear_x": 0.03 * magnitude, "shear_y": 0.03 * magnitude}
+  signed |= {"translate_x": whole(WIDTH * 10 / 32), "translate_y": whole(HEIGHT * 10 / 32)}
+  strengths = {name: (amount, -amount) for name, amount in signed.items()}
+  strengths |= dict.fromkeys(ENHANCERS, (1 + 0.09 * magnitude, 1 - 0.09 * magnitude))
+  strengths |= {"posterize": (8 - whole(4),), "solarize": (256 - whole(256),)}
+  strengths |= dict.fromkeys(("identity", "autocontrast", "equalize"), (0,))
+  return [(name, strength) for name, some in strengths.items() for strength in some]
+
+
+def test_randaugment_draws_operations_uniformly_at_their_strengths():
+  """Which operation made an image shows by comparison with what each of them makes."""
+  count, magnitude = 700, 7.0
+  cases = randaugment_cases(magnitude)
+  names = [name for name, _ in cases]
+  assert set(names) == set(transforms.OPERATIONS)
+  assert len(set(names)) == 14
+  level = photographs(1, 3)
+  candidates = apply(as_unit(level.repeat(len(cases), axis=0)), cases)
+  draw = jax.jit(functools.partial(transforms.randaugment, operations=1, magnitude=magnitude))
+  result = np.asarray(draw(KEY, jnp.tile(as_unit(level), (count, 1, 1, 1))))
+  matches = np.stack([np.abs(result - one).max(axis=(1, 2, 3)) < 1e-4 for one in candidates], axis=1)
+  assert (matches.sum(axis=1) == 1).all()
+  expected = [count / 14 / names.count(name) for name in names]
+  assert scipy.stats.chisquare(matches.sum(axis=0), expected).pvalue > 0.01
+
+
+def test_randaugment_applies_operations_in_turn():
+  cases = randaugment_cases(9)
+  unit = as_unit(photographs(1, 3))
+  once = apply(unit.repeat(len(cases), axis=0), cases)
+  twice = np.concatenate([apply(once, [case] * len(cases)) for case in cases])
+  results = COMPILED["randaugment"](KEYS, jnp.tile(unit, (2, 2, BATCH, 1, 1, 1)))
+  # A resampled value just between two levels may be rounded to the other.
+  made = lambda result, candidates: ((np.abs(candidates - result) < 1e-4).mean(axis=(1, 2, 3)) > 0.99).any()
+  results = np.asarray(results[:, 0]).reshape(-1, *unit.shape[1:])
+  assert all(made(result, twice) for result in results)
+  assert np.mean([made(result, once) for result in results]) < 0.5
+
+
+def augmix_draws(monkeypatch, count, **settings):
+  """Operations and strengths that AugMix asks for, `[depth, width * count]` each."""
+
+  @jax.jit
+  def draw():
+    asked = []
+    with monkeypatch.context() as patch:
+      patch.setattr(transforms, "_apply_all", lambda unit, *draws: asked.extend(draws) or unit)
+      transforms.augmix(KEY, jnp.zeros((count, HEIGHT, WIDTH, 1)), alpha=1.0, **settings)
+    operations, strengths, among = asked
+    assert set(among) == set(transforms.AUGMIX_OPERATIONS)
+    return operations, strengths
+
+  return [np.asarray(values) for values in draw()]
+
+
+def test_augmix_draws_depths_operations_and_levels(monkeypatch):
+  severity = 8.0
+  operations, strengths = augmix_draws(monkeypatch, 1500, severity=severity, width=2, depth=0)
+  assert operations.shape == (3, 3000)
+  present = operations != transforms.OPERATIONS.index("identity")
+  assert not (present[1:] & ~present[:-1]).any()
+  assert scipy.stats.chisquare(np.bincount(present.sum(axis=0), minlength=4)[1:]).pvalue > 0.01
+  drawn, counts = np.unique(operations[present], return_counts=True)
+  assert {transforms.OPERATIONS[index] for index in drawn} == set(transforms.AUGMIX_OPERATIONS)
+  assert scipy.stats.chisquare(counts).pvalue > 0.01
+
+  of = lambda name: strengths[operations == transforms.OPERATIONS.index(name)]
+  for name in ("shear_x", "shear_y"):
+    levels = np.abs(of(name)) / 0.03
+    assert scipy.stats.kstest(levels, scipy.stats.uniform(0.1, severity - 0.1).cdf).pvalue > 0.01
+  for name, reach in (("rotate", 30), ("translate_x", WIDTH / 3), ("translate_y", HEIGHT / 3)):
+    assert set(np.abs(of(name))) == set(range(int(np.ceil(severity * reach / 10))))
+  for name in transforms.GEOMETRY:
+    positive = np.sum(of(name) > 0)
+    assert scipy.stats.binomtest(positive, positive + np.sum(of(name) < 0)).pvalue > 0.01
+  assert set(of("posterize")) == {4, 3, 2, 1}
+  assert set(of("solarize")) <= set(range(256 - int(severity * 25.6), 255))
+  assert len(set(of("solarize"))) > 80
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_augmix_of_a_given_depth(monkeypatch, depth):
+  operations, _ = augmix_draws(monkeypatch, 50, severity=3.0, width=3, depth=depth)
+  assert operations.shape == (depth, 150)
+  assert (operations != transforms.OPERATIONS.index("identity")).all()
+
+
+def test_augmix_weights_sum_to_one(monkeypatch):
+  """Chains that each light up a pixel of their own, and an image with another, leave their weights there."""
+  width, count, alpha = 3, 600, 0.5
+  chains = lambda unit, *_: jnp.eye(width, 4).repeat(count, axis=0).reshape(unit.shape)
+  monkeypatch.setattr(transforms, "_apply_all", chains)
+  images = jnp.tile(jnp.array([0.0, 0.0, 0.0, 1.0]).reshape(1, 2, 2, 1), (count, 1, 1, 1))
+  mix = jax.jit(functools.partial(transforms.augmix, severity=3.0, width=width, depth=1, alpha=alpha))
+  result = np.asarray(mix(KEY, images), np.float64).reshape(count, 4)
+  np.testing.assert_allclose(result.sum(axis=1), 1, atol=1e-6)
+  together = 1 - result[:, 3]
+  assert scipy.stats.kstest(together, scipy.stats.beta(alpha, alpha).cdf).pvalue > 0.01
+  weights = (result[:, :3] / together[:, None])[together > 1e-3].T
+  for weight in weights:
+    assert scipy.stats.kstest(weight, scipy.stats.beta(alpha, (width - 1) * alpha).cdf).pvalue > 0.01
+    assert scipy.stats.spearmanr(weight, together[together > 1e-3]).pvalue > 0.01
+
+
+def test_augmix_without_severity_moves_and_inverts_nothing():
+  """Of black and white posterisation to 4 bits takes the last 15 levels of white; the rest changes nothing."""
+  unit = np.random.default_rng(0).integers(0, 2, (ROOM, HEIGHT, WIDTH, 1)).astype(np.float32)
+  augment = jax.jit(functools.partial(transforms.augmix, severity=0, width=1, depth=2, alpha=1.0))
+  result = np.asarray(augment(KEY, unit))
+  np.testing.assert_array_equal(result[unit == 0], 0)
+  assert 239.9 / 255 < result[unit == 1].min() < 0.99
+
+
+REFUSED = {
+  "pixels": functools.partial(transforms.shift_rotate, pixels=-1, degrees=0, fill=0),
+  "degrees": functools.partial(transforms.shift_rotate, pixels=0, degrees=-1, fill=0),
+  "padding": functools.partial(transforms.flip_crop, padding=1.5, flip=0.5, fill=0),
+  "flip": functools.partial(transforms.flip_crop, padding=4, flip=1.5, fill=0),
+  "side": functools.partial(transforms.cutout, side=1.5, fill=0),
+  "operations": functools.partial(transforms.randaugment, operations=-1, magnitude=3),
+  "magnitude": functools.partial(transforms.randaugment, operations=2, magnitude=30),
+  "severity": functools.partial(transforms.augmix, severity=11, width=3, depth=0, alpha=1),
+  "width": functools.partial(transforms.augmix, severity=3, width=0, depth=0, alpha=1),
+  "depth": functools.partial(transforms.augmix, severity=3, width=3, depth=-1, alpha=1),
+  "alpha": functools.partial(transforms.augmix, severity=3, width=3, depth=0, alpha=0),
+}
+
+
+@pytest.mark.parametrize("setting", REFUSED)
+def test_settings_out_of_range_are_named(setting):
+  with pytest.raises(ValueError, match=f"^{setting}="):
+    REFUSED[setting](KEY, jnp.zeros((2, 8, 8, 1)))
+
+
+@pytest.mark.parametrize("mix", [transforms.mixup, transforms.cutmix])
+def test_labels_must_be_distributions(mix):
+  images = jnp.zeros((2, 8, 8, 1))
+  with pytest.raises(ValueError, match="distribution"):
+    mix(KEY, images, jnp.zeros(2, jnp.int32), alpha=1.0)
+  with pytest.raises(ValueError, match=r"^alpha="):
+    mix(KEY, images, jnp.eye(2), alpha=-1.0)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_images_must_be_batches_of_floats(name):
+  with pytest.raises(ValueError, match="floats"):
+    EACH[name](KEY, jnp.zeros((2, 8, 8, 1), jnp.uint8))
+  with pytest.raises(ValueError, match="floats"):
+    EACH[name](KEY, jnp.zeros((8, 8, 1)))
+
+
+@pytest.mark.parametrize("name", ["randaugment", "augmix"])
+def test_images_must_be_grey_or_rgb(name):
+  with pytest.raises(ValueError, match="4 channels"):
+    EACH[name](KEY, jnp.zeros((2, 8, 8, 4)))

