@@ -1,4 +1,4 @@
-"""`python -m lcgen.data.ambiguous`: forwards to `lcgen.cli.make_dirty_mnist`."""
+"""Runs `lcgen.cli.make_dirty_mnist` under its old name, `python -m lcgen.data.ambiguous`."""
 
 if __name__ == "__main__":
   from lcgen.cli.make_dirty_mnist import main

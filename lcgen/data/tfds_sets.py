@@ -1,4 +1,4 @@
-"""TFDS sets on disk: looked for, downloaded and prepared where that can be done, read without TensorFlow."""
+"""TFDS sets on disk: finds them, downloads and prepares missing ones, and reads them without TensorFlow."""
 
 import contextlib
 import fcntl
@@ -28,12 +28,12 @@ _PROBE_SECONDS = 5.0  # TFDS itself retries for minutes
 
 
 def home(directory: str) -> epath.Path:
-  """The folder that holds TFDS sets; TFDS's own default where the given one is empty."""
+  """Returns the folder that holds TFDS sets; for an empty name it is TFDS's default."""
   return epath.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def find(name: str, directory: str) -> epath.Path | None:
-  """The folder of a prepared set, of its newest version where there are several; None where there is none."""
+  """Returns the folder of the newest prepared version of a set, or None."""
   folder = home(directory) / name
   found = folder.glob("*/dataset_info.json") if folder.is_dir() else ()
   versions = [path.parent for path in found if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)]
@@ -41,15 +41,15 @@ def find(name: str, directory: str) -> epath.Path | None:
 
 
 def look_for(names: Sequence[str], directory: str, otherwise: str) -> list[str]:
-  """Those of the sets that are not prepared yet, and that nothing is known to keep from being prepared here.
+  """Returns the sets that are not prepared yet, after it has checked that they can be prepared here.
 
   Args:
-    names: TFDS names, with a config where a set has several, as in `cifar10_corrupted/fog_3`.
-    directory: of TFDS, as `home` takes it.
-    otherwise: what one can do without the sets, for the error.
+    names: TFDS names; sets with configs need one, as in `cifar10_corrupted/fog_3`.
+    directory: folder of TFDS sets, as for `home`.
+    otherwise: the way to do without the sets, for the error message.
 
   Raises:
-    MissingDataError: where a set is not there and cannot be had; names it, the folder and the ways out.
+    MissingDataError: if a set is missing and cannot be prepared; names the set, the folder and the ways out.
   """
   missing = [name for name in names if find(name, directory) is None]
   for base, name in {name.partition("/")[0]: name for name in missing}.items():
@@ -62,18 +62,18 @@ def look_for(names: Sequence[str], directory: str, otherwise: str) -> list[str]:
 
 
 def ensure(names: Sequence[str], directory: str, otherwise: str) -> None:
-  """Prepares those of the sets that are not prepared yet, after all have been looked for, as `look_for` takes them.
+  """Prepares the sets that are not prepared yet; takes the arguments of `look_for`, which checks all sets first.
 
   Raises:
-    MissingDataError: as `look_for`; nothing has been downloaded then.
-    InputError: where a download or an archive is not what it should be.
+    MissingDataError: as `look_for` does, before anything is downloaded.
+    InputError: if a download fails, or a download or an archive is broken.
   """
   for name in look_for(names, directory, otherwise):
     _prepare(name, directory)
 
 
 def _obstacle(name: str, directory: str) -> str:
-  """Why a set cannot be prepared here; empty where nothing is known to be in the way."""
+  """Says why a set cannot be prepared here; empty if no reason is known."""
   import tensorflow_datasets as tfds
 
   base, _, config = name.partition("/")
@@ -114,11 +114,11 @@ def _own_builders() -> dict[str, type]:
 
 
 def _addresses(builder: type, downloads: epath.Path) -> Iterator[str]:
-  """The addresses of the builder's files that are neither downloaded already nor put into `downloads/manual`."""
+  """Yields the addresses of the builder's files that are neither downloaded yet nor in `downloads/manual`."""
   import tensorflow_datasets as tfds
 
   files = {url: info.checksum for url, info in (builder.url_infos or {}).items()}
-  files |= dict.fromkeys(getattr(builder, "md5s", ()))  # of our own builders
+  files |= dict.fromkeys(getattr(builder, "md5s", ()))  # only our own builders have them
   for url, checksum in files.items():
     kept = downloads / builder.name / tfds.download.resource.get_dl_fname(url, checksum)
     if not kept.exists() and not (downloads / "manual" / url.rpartition("/")[2]).exists():
@@ -126,7 +126,7 @@ def _addresses(builder: type, downloads: epath.Path) -> Iterator[str]:
 
 
 def _unreachable(addresses: Iterable[str]) -> str:
-  """Which of the hosts does not answer, in words; empty where all do. Returns after some seconds in any case."""
+  """Says which hosts do not answer; empty if all do. Returns within seconds in any case."""
   first = {address.split("/")[2]: address for address in addresses}
   failures = dict.fromkeys(first, "no answer")
 
@@ -134,12 +134,12 @@ def _unreachable(addresses: Iterable[str]) -> str:
     try:
       with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=_PROBE_SECONDS):
         del failures[host]
-    except urllib.error.HTTPError:  # the host is there; the download will say what is wrong
+    except urllib.error.HTTPError:  # the host answers; the download itself will report the error
       del failures[host]
     except OSError as error:
       failures[host] = str(getattr(error, "reason", error))
 
-  # Looking up a name knows no time limit, and a daemon does not keep the process from ending.
+  # Threads, because a DNS lookup has no timeout; daemons, because they do not keep the process from ending.
   threads = [threading.Thread(target=ask, args=item, daemon=True) for item in first.items()]
   for thread in threads:
     thread.start()
@@ -159,11 +159,11 @@ def _prepare(name: str, directory: str) -> None:
     tfds.disable_progress_bar()
   try:
     with _alone(folder / "downloads", base):
-      if find(name, directory):  # another process has prepared it meanwhile
+      if find(name, directory):  # another process prepared it while this one waited
         return
       make = _own_builders().get(base) or tfds.builder_cls(base)
       builder = make(data_dir=folder, config=config or None, file_format="array_record")
-      with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself there
+      with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there
         builder.download_and_prepare()
   except (tfds.download.DownloadError, tfds.download.download_manager.NonMatchingChecksumError, OSError) as error:
     reason = " ".join(str(error).split())
@@ -172,7 +172,7 @@ def _prepare(name: str, directory: str) -> None:
 
 @contextlib.contextmanager
 def _alone(downloads: epath.Path, base: str) -> Iterator[None]:
-  """Lets one process at a time prepare a set, and clears what killed and failed ones left half done."""
+  """Lets one process at a time prepare a set, and afterwards removes unfinished files and empty folders."""
   downloads.mkdir(parents=True, exist_ok=True)
   with (downloads / f".{base}.lock").open("w") as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -199,12 +199,13 @@ class Prepared:
   """A prepared set of labelled images of one size.
 
   Attributes:
-    shape: of its images, `(H, W, C)`.
+    shape: shape of the images, `(H, W, C)`.
     class_names: names of the labels 0, 1, ...
-    sizes: number of examples of each split.
+    sizes: number of examples in each split.
 
   Raises:
-    InputError: where there is no such set, or it is of another kind, or files of it are missing.
+    MissingDataError: if there is no such set.
+    InputError: if the set is of another kind or file format, or lacks files.
   """
 
   def __init__(self, name: str, directory: str):
@@ -231,12 +232,12 @@ class Prepared:
     self.sizes: dict[str, int] = {key: split.num_examples for key, split in info.splits.items()}
 
   def read(self, split: str, extras: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """All of a split: `image` uint8 `[N, H, W, C]`, `label` int32 `[N]`, and further features by their names.
+    """Reads a whole split: `image` uint8 `[N, H, W, C]`, `label` int32 `[N]`, and further features by name.
 
-    Of several processes each reads its part, and has the rest from the others.
+    If there are several processes, each reads its part and gets the rest from the others.
 
     Raises:
-      InputError: where a file is broken, or images or labels are not what the set announces.
+      InputError: if a file is broken, or images or labels differ from the set's description.
     """
     return parallel.read_in_parts(self.sizes[split], lambda rows: self._read(split, rows, extras))
 
@@ -263,11 +264,11 @@ class Prepared:
   def _examples(self, split: str, rows: range) -> Sequence[dict[str, Any]]:
     import tensorflow_datasets as tfds
 
-    # Decoded here and not by TFDS: threads make it several times faster, and nobody asks for OpenCV.
+    # Our own decoding runs in threads, which is several times faster than TFDS's, and needs no OpenCV.
     source = self._builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     try:
       return source.__getitems__(rows)
-    except (IndexError, RuntimeError, ValueError, OSError) as error:  # as array_record reports broken files
+    except (IndexError, RuntimeError, ValueError, OSError) as error:  # array_record raises these for broken files
       raise errors.InputError(
         f"{self._folder}: split {split} cannot be read ({error}); remove the folder and prepare it again"
       ) from error

@@ -1,8 +1,8 @@
 """Reads one tensor from a file of PyTorch's `torch.save`, without PyTorch and without trusting the file.
 
-The formats are those that `_save` (a zip archive) and `_legacy_save` (pickles, then raw values) of
-`torch/serialization.py` write. A pickle is a program, so its opcodes are looked through before it runs, and the names
-it may ask for stand for tuples of this module: nothing else can be built or called.
+The formats are those of `_save` (a zip archive) and `_legacy_save` (pickles, then raw values) in
+`torch/serialization.py`. A pickle is a program, so its opcodes are checked before it runs. The names it may ask for
+stand for tuples of this module: nothing else can be built or called.
 """
 
 import io
@@ -26,18 +26,18 @@ _OPCODES = {
   "PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BINPERSID", "BINPUT", "BINUNICODE", "BININT", "BININT1", "BININT2",
   "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
 }  # fmt: skip
-# Real ones stay far below these; the limits keep what Python builds for a hostile file small.
+# Real files stay far below these limits, which bound the objects that a hostile file can make Python build.
 _PICKLE_BYTES, _ZIP_ENTRIES = 4096, 100
 
 
 class _StorageType(NamedTuple):
-  """Stands for `torch.FloatStorage` and its kin."""
+  """Stands for `torch.FloatStorage` and its like."""
 
   dtype: str
 
 
 class _Storage(NamedTuple):
-  """Stands for a storage, whose values lie elsewhere in the file under `key`."""
+  """Stands for a storage; its values lie elsewhere in the file, under `key`."""
 
   dtype: str
   key: str
@@ -74,15 +74,15 @@ def read(path: str | os.PathLike[str]) -> np.ndarray:
   """Reads the only tensor of a file.
 
   Args:
-    path: of a file that `torch.save(tensor, path)` wrote on a little-endian machine, in either of its formats, with
-      the pickle protocol it has by default. The tensor is dense, of floats of 16 to 64 bits, signed integers, uint8 or
-      bool, and has no more elements than its storage.
+    path: a file that `torch.save(tensor, path)` wrote on a little-endian machine, in either of its formats, with the
+      default pickle protocol. The tensor is dense and has no more elements than its storage. Its values are floats of
+      16 to 64 bits, signed integers, uint8 or bool.
 
   Returns:
     A new, writable, C-contiguous array with the tensor's shape, dtype and values.
 
   Raises:
-    InputError: where there is no such file, or it holds anything else.
+    InputError: if there is no such file, or it holds anything else.
   """
   try:
     data = pathlib.Path(path).read_bytes()
@@ -153,7 +153,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unpickle(data: bytes, start: int = 0, *extra: str) -> tuple[Any, int]:
-  """What the pickle at `start` builds, and where it ends; `extra` names opcodes it may have beside a tensor's."""
+  """Runs the pickle at `start`; returns its object and its end. `extra` names opcodes allowed besides a tensor's."""
   stream = io.BytesIO(data[start : start + _PICKLE_BYTES])
   for opcode, argument, _ in pickletools.genops(stream):
     if opcode.name not in _OPCODES.union(extra) or (opcode.name == "PROTO" and argument != 2):

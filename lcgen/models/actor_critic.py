@@ -12,8 +12,8 @@ from lcgen.models import layers
 class ConditionalBody(nn.Module):
   """A linear embedding of the one-hot label beside the latent, then `depth` times (linear, leaky ReLU).
 
-  `batch_norm` puts a batch norm before each leaky ReLU, as the paper's text has it for the critic; its
-  figure and its published code have none.
+  `batch_norm` puts a batch norm before each leaky ReLU. The paper's text has it in the critic; its figure and its
+  published code do not.
   """
 
   hidden_dim: int
@@ -48,7 +48,7 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-  """D(z, y) as one logit: high where a latent is real and satisfies y; `[B, L], [B, K]` -> `[B]`."""
+  """D(z, y) as one logit, high if a latent is real and satisfies y; `[B, L], [B, K]` -> `[B]`."""
 
   hidden_dim: int
   depth: int = 4

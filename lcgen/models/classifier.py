@@ -17,9 +17,9 @@ class Classifier(nn.Module):
     architecture: `"dense"` or `"conv"`.
     widths: layers of the dense trunk.
     channels: layers of the convolutional trunk, each halving the image.
-    activate_logits: leaky ReLU on the logits, as the published code has it; a flaw kept for comparison.
+    activate_logits: whether leaky ReLU follows the logits, a flaw of the published code that is kept for comparison.
     form: form of the convolutions, one of `layers.FORMS`.
-    dtype: what the layers compute in.
+    dtype: type that the layers compute in.
   """
 
   classes: int
@@ -41,9 +41,9 @@ class Classifier(nn.Module):
 
 
 class Judge(nn.Module):
-  """A small convolutional classifier, trained on real images alone and used for nothing but scoring.
+  """A small convolutional classifier, trained on real images alone and used only for scoring.
 
-  `features` gives the `[B, feature_dim]` activations under its last layer, the space in which diversity is measured.
+  `features` gives the activations before its last layer, `[B, feature_dim]`, in which diversity is measured.
   """
 
   classes: int
@@ -60,7 +60,7 @@ class Judge(nn.Module):
     return self.head(self.trunk(images, train), train)
 
   def score(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Features and logits."""
+    """Computes features, `[B, feature_dim]`, and logits, `[B, classes]`."""
     features = self.features(images)
     return features, self.logits(features)
 

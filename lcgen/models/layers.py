@@ -1,11 +1,11 @@
 """Layers that the networks share, with two forms of every convolution.
 
-XLA's own convolutions are several times slower than a matrix product on a CPU, and slower still inside a
-loop. `form="matmul"` writes them as one matrix product with slices or shifts around it; `form="native"` leaves
-them to XLA. Both take the same parameters and compute the same numbers.
+On a CPU, XLA's own convolutions are several times slower than a matrix product, and slower still inside a loop.
+`form="matmul"` writes them as matrix products of slices or shifts. `form="native"` leaves them to XLA. Both take the
+same parameters and compute the same numbers.
 
-`dtype` is what layers compute in, None for that of their inputs; parameters, batch statistics and what the networks
-return are float32 always.
+Layers compute in `dtype`, or in the type of their inputs if it is None. Parameters, batch statistics and the outputs
+of networks are always float32.
 """
 
 import functools
@@ -25,7 +25,7 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def conv(images: jax.Array, kernel: jax.Array, stride: int, form: str) -> jax.Array:
-  """3x3 convolution with one pixel of padding on each side.
+  """Computes a 3x3 convolution with one pixel of padding on each side.
 
   Args:
     images: `[B, H, W, I]`.
@@ -45,7 +45,7 @@ def conv(images: jax.Array, kernel: jax.Array, stride: int, form: str) -> jax.Ar
 
 
 def _conv_gather(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-  """Nine strided slices side by side, then one matrix product."""
+  """Puts nine strided slices side by side and multiplies them by the kernel, in one matrix product."""
   height, width = images.shape[1:3]
   padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
   taps = [
@@ -58,9 +58,9 @@ def _conv_gather(images: jax.Array, kernel: jax.Array, stride: int) -> jax.Array
 
 
 def _conv_scatter(images: jax.Array, kernel: jax.Array) -> jax.Array:
-  """One matrix product, then nine shifts added: less memory where there are fewer outputs than inputs.
+  """Multiplies by the kernel, then adds nine shifts; takes less memory if there are fewer outputs than inputs.
 
-  The shifts have the pixels innermost: over a few channels they would not be vectorised.
+  Pixels are the innermost axis, because shifts over a few channels would not be vectorised.
   """
   batch, height, width, inputs = images.shape
   taps = kernel.transpose(0, 1, 3, 2).reshape(-1, inputs)  # [9 O, I]
@@ -75,7 +75,7 @@ def _conv_scatter(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def conv_transpose(images: jax.Array, kernel: jax.Array, form: str) -> jax.Array:
-  """What PyTorch's `ConvTranspose2d(kernel_size=3, stride=2, padding=1, output_padding=1)` computes.
+  """Computes PyTorch's `ConvTranspose2d(kernel_size=3, stride=2, padding=1, output_padding=1)`.
 
   Args:
     images: `[B, H, W, I]`.
@@ -90,17 +90,17 @@ def conv_transpose(images: jax.Array, kernel: jax.Array, form: str) -> jax.Array
       images, kernel[::-1, ::-1], (1, 1), ((1, 2), (1, 2)), lhs_dilation=(2, 2), dimension_numbers=_DIMENSIONS
     )
   _, height, width, inputs = images.shape
-  # Many pixels: their copies cost most. Many channels: the kernel does, and is read once.
+  # With many pixels their copies cost most. With many channels the kernel does, so the scatter reads it once.
   return (_transpose_gather if 2 * height * width >= inputs else _transpose_scatter)(images, kernel)
 
 
-# Output pixel 2i + k - 1 receives input pixel i times tap k: even pixels see tap 1 of their own input pixel, odd ones
-# tap 2 of it and tap 0 of the next. Pairs (offset of the input pixel, tap) for even and odd pixels:
+# Output pixel 2i + k - 1 receives input pixel i times tap k. Even pixels see tap 1 of their own input pixel. Odd ones
+# see tap 2 of it and tap 0 of the next. Pairs (offset of the input pixel, tap) for even and odd pixels:
 _PHASES = (((0, 1),), ((0, 2), (1, 0)))
 
 
 def _transpose_gather(images: jax.Array, kernel: jax.Array) -> jax.Array:
-  """For each of the four kinds of output pixels the input pixels that it sees, then a matrix product."""
+  """Gathers the input pixels that each of the four kinds of output pixels sees, then multiplies by its taps."""
   batch, height, width, _ = images.shape
   padded = jnp.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)))
   rows = []
@@ -116,7 +116,7 @@ def _transpose_gather(images: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _transpose_scatter(images: jax.Array, kernel: jax.Array) -> jax.Array:
-  """One matrix product with all taps, then shifts added."""
+  """Multiplies by all taps in one matrix product, then adds the shifted results."""
   batch, height, width, _ = images.shape
   inputs, outputs = kernel.shape[2:]
   products = images @ kernel.transpose(2, 0, 1, 3).reshape(inputs, -1)
@@ -128,12 +128,12 @@ def _transpose_scatter(images: jax.Array, kernel: jax.Array) -> jax.Array:
   return pixels.reshape(batch, 2 * height, 2 * width, outputs)
 
 
-# A linear layer that ends a network: its output is float32, whatever went in.
+# The last linear layer of a network. Its output is float32 for every type of input.
 Head = functools.partial(nn.Dense, dot_general=functools.partial(lax.dot_general, preferred_element_type=jnp.float32))
 
 
 class Conv(nn.Module):
-  """3x3 convolution, one pixel of padding; `[B, H, W, I]` -> `[B, H / stride, W / stride, features]`."""
+  """3x3 convolution, one pixel of padding; `[B, H, W, I]` -> `[B, ceil(H / stride), ceil(W / stride), features]`."""
 
   features: int
   stride: int = 1
@@ -147,7 +147,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-  """3x3 transposed convolution that doubles both sides; `[B, H, W, I]` -> `[B, 2 H, 2 W, features]`."""
+  """3x3 transposed convolution that doubles height and width; `[B, H, W, I]` -> `[B, 2 H, 2 W, features]`."""
 
   features: int
   form: str = "native"

@@ -9,28 +9,12 @@ from flax import linen as nn
 from flax import struct
 
 from lcgen.models import layers
-
-
-@struct.dataclass
-class Posterior:
-  """The Gaussian q(z|x): `mean` and log-variance `logvar`, both `[B, L]`."""
-
-  mean: jax.Array
-  logvar: jax.Array
-
-  @property
-  def scale(self) -> jax.Array:
-    """Standard deviation, `[B, L]`."""
-    return jnp.exp(0.5 * self.logvar)
-
-  def sample(self, key: jax.Array) -> jax.Array:
-    """One draw per image, `[B, L]`."""
-    return self.mean + self.scale * jax.random.normal(key, self.mean.shape)
+from lcgen.models.posterior import Posterior
 
 
 @struct.dataclass
 class VAEOutput:
-  """Reconstruction `[B, H, W, C]` in model space, the posterior, and the latents `[B, L]` it was decoded from."""
+  """Reconstructions `[B, H, W, C]` in model space, the posterior, and the decoded latents `[B, L]`."""
 
   images: jax.Array
   posterior: Posterior
@@ -38,7 +22,7 @@ class VAEOutput:
 
 
 class ConvDecoder(nn.Module):
-  """Linear layer, one doubling per entry of `channels`, a 3x3 convolution; `[B, L]` -> `[B, H, W, C]`.
+  """A linear layer, one doubling per entry of `channels`, a 3x3 convolution; `[B, L]` -> `[B, H, W, C]`.
 
   The paper's text counts five transposed convolutions; going from 1x1 to 64x64 takes six.
   """
@@ -83,12 +67,12 @@ class VAE(nn.Module):
     image_shape: `(H, W, C)`.
     latent_dim: L.
     architecture: `"dense"` or `"conv"`.
-    widths: the dense encoder's layers; the decoder mirrors them.
-    channels: the convolutional encoder's layers, each halving the image; the decoder mirrors them.
+    widths: of the dense encoder's layers; the decoder mirrors them.
+    channels: of the convolutional encoder's layers, each halving the image; the decoder mirrors them.
     output_limit: the decoder's range is `[-output_limit, output_limit]`. 2 reaches every data value; the
       paper's decoder stops at 1.
     form: form of the convolutions, one of `layers.FORMS`.
-    dtype: what the layers compute in.
+    dtype: type that the layers compute in.
   """
 
   image_shape: Sequence[int]
@@ -111,12 +95,12 @@ class VAE(nn.Module):
     self.logvar = layers.Head(self.latent_dim, dtype=self.dtype)
 
   def encode(self, images: jax.Array, train: bool = False) -> Posterior:
-    """q(z|x) for images `[B, H, W, C]`."""
+    """Computes q(z|x) for images `[B, H, W, C]`."""
     hidden = self.trunk(images, train)
     return Posterior(self.mean(hidden), self.logvar(hidden))
 
   def decode(self, latents: jax.Array, train: bool = False) -> jax.Array:
-    """The mean of p(x|z), `[B, H, W, C]`, for latents `[B, L]`."""
+    """Computes the mean of p(x|z), `[B, H, W, C]`, for latents `[B, L]`."""
     return self.output_limit * jnp.tanh(self.decoder(latents, train))
 
   def __call__(self, images: jax.Array, key: jax.Array, train: bool = False) -> VAEOutput:

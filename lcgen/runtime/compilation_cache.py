@@ -1,4 +1,4 @@
-"""What is compiled is kept, so that the next start need not compile it again."""
+"""Turns on JAX's persistent compilation cache."""
 
 import hashlib
 import pathlib
@@ -9,14 +9,14 @@ from etils import epath
 
 
 def keep(folder: epath.Path) -> None:
-  """Has JAX keep all it compiles in `folder`, unless it has been told where (`JAX_COMPILATION_CACHE_DIR`)."""
+  """Keeps all that JAX compiles in `folder`, unless `JAX_COMPILATION_CACHE_DIR` names another."""
   if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir", str(folder / _processor()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _processor() -> str:
-  """Names the kind of processor that a program is compiled for: machines that share a folder may differ in it."""
+  """Names the type of processor; machines that share a folder may differ in it, and so in their programs."""
   info = pathlib.Path("/proc/cpuinfo")
   lines = info.read_text().splitlines() if info.exists() else []
   features = sorted({line for line in lines if line.startswith(("flags", "Features"))})

@@ -1,29 +1,29 @@
-"""The ways a run ends with a sentence instead of a traceback."""
+"""Errors that end a run with one sentence instead of a traceback."""
 
 
 class InputError(ValueError):
-  """What the user asked for cannot be done; the message names the value and the way out."""
+  """The user's input cannot be used. The message names the value and a remedy."""
 
 
 class NonFiniteError(FloatingPointError):
-  """A loss or a parameter is no longer finite; the message names phase, step, term and repetition.
+  """A loss or a parameter is no longer finite. The message names phase, step, seed and, for a loss, the term.
 
   Attributes:
-    replicas: the repetitions that it happened to.
+    places: indices of the affected seeds on the axis `[S]`.
   """
 
-  def __init__(self, message: str, replicas: tuple[int, ...]):
+  def __init__(self, message: str, places: tuple[int, ...]):
     super().__init__(message)
-    self.replicas = replicas
+    self.places = places
 
 
 class Interrupted(Exception):
-  """A signal has ended the run at a moment at which nothing is lost."""
+  """A signal has ended the run at a point where nothing is lost."""
 
 
 class MissingDataError(InputError):
-  """A data set is not there; the message names the folder looked in and the ways out."""
+  """A data set is missing. The message names the folder that was searched and the remedies."""
 
 
 class MissedError(AssertionError):
-  """A run's results are not what its config expects."""
+  """A run's results do not meet the expectations in its config."""

@@ -1,4 +1,4 @@
-"""How a run ends where it cannot go on: with one sentence and an exit code that says what to do."""
+"""Ends a run that cannot go on, with one sentence and an exit code."""
 
 import os
 import sys
@@ -6,13 +6,13 @@ from typing import NoReturn
 
 import jax
 
-from lcgen.runtime import errors, interruption, parallel
+from lcgen.runtime import cluster, errors, interruption
 
 _REFUSED, _FAILED = 2, 1
 
 
 def of(error: Exception) -> tuple[int, str] | None:
-  """Exit code and sentence for an error; None for one that nobody has foreseen."""
+  """Gives exit code and sentence for an error; None for an unforeseen one."""
   match error:
     case errors.InputError():
       return _REFUSED, str(error)
@@ -20,24 +20,24 @@ def of(error: Exception) -> tuple[int, str] | None:
       return interruption.EXIT_CODE, str(error)
     case errors.NonFiniteError() | errors.MissedError():
       return _FAILED, str(error)
-    case OSError():  # no space, no permission, too many open files: of the machine, not of the input
+    case OSError():  # no space, no permission, too many open files: the machine's fault, not the input's
       return _FAILED, f"{error}; what was saved is kept, and the same command goes on from there"
     case MemoryError():
       return _FAILED, _too_small(error)
     case jax.errors.JaxRuntimeError() if "RESOURCE_EXHAUSTED" in str(error):
       return _FAILED, _too_small(error)
-    case _ if parallel.is_of_lost(error):
+    case _ if cluster.is_of_lost(error):
       lost = f"process {jax.process_index()} has lost another one ({_first_line(error)})"
       return interruption.EXIT_CODE, f"{lost}; start all of them again, they go on from the last checkpoint"
   return None
 
 
 def leave(error: Exception, code: int, sentence: str) -> NoReturn:
-  """Says the sentence and ends the process."""
+  """Prints the sentence and ends the process."""
   print(f"run.py: {sentence}", file=sys.stderr, flush=True)
   met_by_all = isinstance(error, errors.InputError | errors.Interrupted | errors.NonFiniteError | errors.MissedError)
   if jax.distributed.is_initialized() and not met_by_all:
-    os._exit(code)  # an ordinary exit waits for the other processes, and they for this one
+    os._exit(code)  # an ordinary exit would deadlock: it waits for the other processes, and they wait for this one
   sys.exit(code)
 
 

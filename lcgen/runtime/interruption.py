@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run where nothing is lost, and within a grace time whatever happens."""
+"""Ends a run on SIGTERM or SIGINT at a point where nothing is lost, at the latest after a grace time."""
 
 import contextlib
 import os
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 
 from lcgen.runtime import errors, parallel
 
-EXIT_CODE = 75  # EX_TEMPFAIL: the same command goes on from there
+EXIT_CODE = 75  # EX_TEMPFAIL: the same command goes on from the last checkpoint
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interruption:
-  """Whether the run has been asked to end.
+  """A request to end the run, made by a signal.
 
-  Where nothing needs saving the request raises `errors.Interrupted` at once; `deferred` has the code inside ask for it
-  and end by itself. All files are written whole or not at all, so that what takes longer than `grace` may be cut off.
+  A request raises `errors.Interrupted` at once. Inside `deferred` it does not: the code there checks `requested` and
+  ends by itself. All files are written whole or not at all, so the process may be cut off after the grace time.
 
   Attributes:
-    requested: whether there was a signal.
+    requested: whether there was a signal, in this process or, after `agreed`, in any.
   """
 
   def __init__(self):
@@ -29,11 +29,11 @@ class Interruption:
 
   @contextlib.contextmanager
   def handled(self, grace: float) -> Iterator[None]:
-    """Handles the signals inside; `grace` is in seconds, after which, or after a second signal, the process ends."""
+    """Handles the signals inside. A second signal, or `grace` seconds after the first, ends the process."""
     before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
     here, there = socket.socketpair()
     there.setblocking(False)
-    # The handler runs once the main thread is back from compiled code; these bytes come at once.
+    # The handler has to wait until the main thread is back from compiled code; these bytes come at once.
     signal.set_wakeup_fd(there.fileno())
     threading.Thread(target=_end_in_time, args=(here, grace), daemon=True).start()
     try:
@@ -46,7 +46,7 @@ class Interruption:
 
   @contextlib.contextmanager
   def deferred(self) -> Iterator[None]:
-    """Has the code inside look at `requested` and end by itself."""
+    """Lets the code inside check `requested` and end by itself; raises `errors.Interrupted` after it."""
     self._deferring = True
     try:
       yield
@@ -55,7 +55,7 @@ class Interruption:
     self._raise_if_requested()
 
   def agreed(self) -> bool:
-    """Whether any process of the run has been asked to end; all get the same answer."""
+    """Tells whether any process has been asked to end. Collective: all processes get the same answer."""
     self.requested = parallel.anywhere(self.requested)
     return self.requested
 
@@ -71,7 +71,7 @@ class Interruption:
 
 
 def _end_in_time(signals: socket.socket, grace: float) -> None:
-  """Waits for a first signal, and then for a second one or the end of the grace time."""
+  """Waits for a first signal, then for a second one or the end of the grace time, and ends the process."""
   with signals:
     if not _signalled(signals):
       return
@@ -83,7 +83,7 @@ def _end_in_time(signals: socket.socket, grace: float) -> None:
 
 
 def _signalled(signals: socket.socket) -> bool:
-  """Waits for one of the signals; False where the other end has been closed."""
+  """Waits for one of the signals; returns False if the other end is closed."""
   while received := signals.recv(1):
     if received[0] in _SIGNALS:
       return True

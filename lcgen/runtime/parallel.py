@@ -1,16 +1,10 @@
-"""Devices: the mesh `("seed", "data")`, what lies where on it, and the map over repetitions.
+"""Devices: the mesh `("seed", "data")`, the placement of arrays on it, and the map over seeds.
 
-Repetitions are spread over devices first; the batch is sharded over the devices left to each repetition.
+Seeds are spread over devices first. The batch of each seed is sharded over the devices left to it.
 """
 
 import functools
 import math
-import os
-import pathlib
-import re
-import socket
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,127 +15,32 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from lcgen.runtime import errors
 
 SEED, DATA = "seed", "data"
-_LATER = 30  # seconds by which JAX, which aborts, is more patient
-_EXCHANGED_BYTES = 64 * 2**20  # on a device, while processes tell each other what they have read
-_SHARE_OF_DATA = 0.25  # of a device's free memory: more than this is spread over several
-
-
-def initialize(
-  multihost: bool,
-  coordinator: str | None = None,
-  processes: int | None = None,
-  process: int | None = None,
-  timeout: int = 300,
-) -> None:
-  """Joins a cluster if asked to; must come before any computation.
-
-  Args:
-    multihost: join what JAX detects: SLURM, a TPU pod, Open MPI.
-    coordinator: address and port of process 0, where nothing can be detected.
-    processes: how many there are.
-    process: which one this is.
-    timeout: seconds that a process waits for the others; then it ends with exit code 2, and says who waited for whom.
-
-  Raises:
-    InputError: where there is no cluster, or no place in it.
-  """
-  if not multihost and coordinator is None:
-    return
-  # Programs of several processes on CPUs that overlap may wait for each other for ever.
-  jax.config.update("jax_cpu_enable_async_dispatch", False)
-  patience = threading.Timer(timeout, _give_up, (coordinator, processes, process, timeout))
-  patience.start()
-  try:
-    jax.distributed.initialize(coordinator, processes, process, initialization_timeout=timeout + _LATER)
-  except (RuntimeError, ValueError) as error:
-    raise errors.InputError(
-      f"--multihost: {str(error).strip().splitlines()[0]} Where JAX detects no cluster give --coordinator, "
-      "--num_processes and --process_id"
-    ) from error
-  finally:
-    patience.cancel()
-
-
-def _give_up(coordinator: str | None, processes: int | None, process: int | None, timeout: int) -> None:
-  """Ends the process; JAX itself would abort it, and say nothing of who waited for whom."""
-  environment = os.environ
-  who, count = process or environment.get("SLURM_PROCID", 0), processes or environment.get("SLURM_NTASKS", "several")
-  where = coordinator or environment.get("JAX_COORDINATOR_ADDRESS") or environment.get("SLURM_STEP_NODELIST", "others")
-  print(
-    f"run.py: --multihost: process {who} of {count}, on {socket.gethostname()}, has waited {timeout} s for the others "
-    f"at {where}; start all of them within --initialization_timeout",
-    file=sys.stderr,
-    flush=True,
-  )
-  os._exit(2)
-
-
-def described(mesh: Mesh) -> str:
-  """Process, devices and mesh, in a line."""
-  shape = " x ".join(f"{size} {name}" for name, size in mesh.shape.items())
-  return (
-    f"process {jax.process_index()} of {jax.process_count()}, {jax.local_device_count()} of {jax.device_count()} "
-    f"devices ({jax.devices()[0].device_kind}), mesh {shape}"
-  )
+_EXCHANGED_BYTES = 64 * 2**20  # on a device, while processes exchange the rows that they have read
 
 
 def make_mesh(seeds: int, devices: Sequence[jax.Device] | None = None, seed_axis: int = 0) -> Mesh:
-  """The devices that train.
+  """Makes the mesh of the devices that train.
 
   Args:
-    seeds: number of repetitions.
-    devices: those given; None for all of all hosts.
-    seed_axis: devices along the seed axis; 0 for the largest number that divides repetitions and devices.
+    seeds: number of seeds.
+    devices: to use; None for all devices of all hosts.
+    seed_axis: devices along the seed axis; 0 for the largest number that divides both seeds and devices.
 
   Raises:
-    InputError: where repetitions or devices cannot be spread over `seed_axis`.
+    InputError: if `seed_axis` does not divide both seeds and devices.
   """
   devices = jax.devices() if devices is None else devices
   if seed_axis and (seeds % seed_axis or len(devices) % seed_axis):
     raise errors.InputError(
-      f"config.train.seed_axis={seed_axis}: must divide the {seeds} repetitions and the {len(devices)} devices; 0 does"
+      f"config.train.seed_axis={seed_axis}: must divide the {seeds} seeds and the {len(devices)} devices; 0 does"
     )
   across = seed_axis or math.gcd(seeds, len(devices))
   shape, types = (across, len(devices) // across), (AxisType.Auto, AxisType.Auto)
   return jax.make_mesh(shape, (SEED, DATA), axis_types=types, devices=devices)
 
 
-def free_memory() -> int | None:
-  """Bytes free on the fullest local device, for a CPU on its machine; None where nobody says."""
-  known = [stats for device in jax.local_devices() if (stats := device.memory_stats())]
-  return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in known) if known else available_memory()
-
-
-def available_memory() -> int | None:
-  """Bytes that Linux says are available on this machine; None elsewhere."""
-  info = pathlib.Path("/proc/meminfo")
-  lines = dict(line.split(":") for line in info.read_text().splitlines()) if info.exists() else {}
-  return 1024 * int(lines["MemAvailable"].split()[0]) if "MemAvailable" in lines else None
-
-
-def held_bytes(compiled: jax.stages.Compiled) -> int:
-  """Most bytes on a device while a compiled function runs, its arguments and results included."""
-  return compiled.memory_analysis().argument_size_in_bytes + added_bytes(compiled)
-
-
-def added_bytes(compiled: jax.stages.Compiled) -> int:
-  """Most bytes on a device while a compiled function runs, beside its arguments."""
-  memory = compiled.memory_analysis()
-  return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-
-
-def check_memory(what: str, needed: int) -> None:
-  """Raises an InputError where `needed` bytes are not free on a device."""
-  free = free_memory()
-  if free is not None and needed > free:
-    raise errors.InputError(
-      f"{what}: {needed:,} bytes are needed and {free:,} are free on a device; use more devices, fewer --config.seeds, "
-      "smaller batches or networks, --config.data.train_limit or a smaller --config.train.chunk_steps"
-    )
-
-
 def put(tree: Any, sharding: jax.sharding.Sharding | jax.Device | None) -> Any:
-  """`jax.device_put` of host arrays; on a mesh of several processes each gives its own devices what they hold."""
+  """Puts host arrays on devices, like `jax.device_put`; each of several processes fills its own devices."""
   if isinstance(sharding, jax.sharding.Sharding) and not sharding.is_fully_addressable:
     place = lambda array: jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
     return jax.tree.map(place, jax.device_get(tree))
@@ -149,7 +48,7 @@ def put(tree: Any, sharding: jax.sharding.Sharding | jax.Device | None) -> Any:
 
 
 def fetch(tree: Any) -> Any:
-  """Arrays on a mesh as NumPy arrays, whole, in every process; all of them must ask for it."""
+  """Gathers sharded arrays into full NumPy arrays on every process. Collective: every process must call it."""
   leaves, structure = jax.tree.flatten(tree)
   away = {
     place: leaf for place, leaf in enumerate(leaves) if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
@@ -167,32 +66,32 @@ def _copies(arrays: Any, sharding: NamedSharding) -> Any:
 
 
 def local_mesh(mesh: Mesh, seeds: int) -> Mesh:
-  """A mesh of this process's own devices; the same one where there are no others."""
+  """Makes a mesh of this process's own devices; returns the same mesh if there is one process."""
   return mesh if jax.process_count() == 1 else make_mesh(seeds, jax.local_devices())
 
 
 def local(tree: Any, mesh: Mesh) -> Any:
-  """Arrays with a leading seed axis on such a mesh; as they are where there is one process."""
+  """Moves arrays with a leading seed axis to a `local_mesh`; returns them as they are if there is one process."""
   return tree if jax.process_count() == 1 else jax.device_put(fetch(tree), per_seed(mesh))
 
 
 def barrier() -> None:
-  """Waits until all processes have come here."""
+  """Waits until all processes have made this call."""
   _from_all(np.array(0))
 
 
 def anywhere(flag: bool) -> bool:
-  """Whether the flag is up in any process."""
+  """Tells whether the flag is set in any process. Collective."""
   return bool(_from_all(np.array(flag)).any())
 
 
 def of_first(number: int) -> int:
-  """The number that the first process has."""
+  """Gives every process the number of the first one. Collective."""
   return int(_from_all(np.array(number, np.int32))[0])
 
 
 def _from_all(array: np.ndarray) -> np.ndarray:
-  """The array that every process has, `[...]` of the same shape and type, in their order: `[P, ...]`."""
+  """Stacks the arrays of all processes, `[...]` of one shape and type, in process order: `[P, ...]`."""
   if jax.process_count() == 1:
     return array[None]
   first = {device.process_index: device for device in reversed(jax.devices())}
@@ -202,14 +101,14 @@ def _from_all(array: np.ndarray) -> np.ndarray:
 
 
 def read_in_parts(count: int, read: Callable[[range], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-  """Rows that are whole in every process, after each has read its part of them.
+  """Reads rows, a part in each process, and gives all rows to every process.
 
   Args:
-    count: of all rows.
-    read: some of the rows, as arrays whose shapes `[N, ...]` and types are alike in all parts.
+    count: number of all rows.
+    read: reads a range of rows, as arrays `[N, ...]` whose types and other dimensions are the same in all parts.
 
   Raises:
-    InputError: where a process cannot read its part; in all of them.
+    InputError: in every process, if one cannot read its part.
   """
   processes, own, failure = jax.process_count(), jax.process_index(), None
   if processes == 1 or count < processes:
@@ -225,8 +124,8 @@ def read_in_parts(count: int, read: Callable[[range], dict[str, np.ndarray]]) ->
 
 
 def _joined(part: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-  """The rows of all processes, of which each has `counts`."""
-  content = np.ascontiguousarray(part).reshape(len(part), -1).view(np.uint8)  # JAX would change wide types
+  """Joins the rows of all processes, which have `counts` of them, `[P]`."""
+  content = np.ascontiguousarray(part).reshape(len(part), -1).view(np.uint8)  # JAX would narrow 64-bit types
   width = content.shape[1]
   content = np.pad(content, ((0, max(counts) - len(content)), (0, 0)))
   rows = max(1, _EXCHANGED_BYTES // (width * len(counts)))
@@ -236,59 +135,51 @@ def _joined(part: np.ndarray, counts: Sequence[int]) -> np.ndarray:
   return whole.view(part.dtype).reshape(-1, *part.shape[1:])
 
 
-def is_of_lost(error: BaseException) -> bool:
-  """Whether an error may come of a process that is gone: XLA's own, which begin with a status as in `UNKNOWN: `."""
-  own = isinstance(error, jax.errors.JaxRuntimeError | ValueError) and re.match(r"[A-Z_]+: ", str(error))
-  return bool(own) and jax.process_count() > 1
-
-
 def per_seed(mesh: Mesh) -> NamedSharding:
-  """The sharding of arrays with a leading seed axis."""
+  """Gives the sharding of arrays with a leading seed axis."""
   return NamedSharding(mesh, PartitionSpec(SEED))
 
 
-def over_data(mesh: Mesh, placement: str, size: int) -> NamedSharding:
-  """The sharding of the training images.
-
-  Args:
-    mesh: from `make_mesh`.
-    placement: "replicated", on every device whole; "sharded", spread over those that share a batch; or "auto".
-    size: bytes of all of them.
-  """
-  if placement == "auto":
-    free = free_memory()
-    # The processes see other free memories, and must do the same.
-    placement = "sharded" if anywhere(free is not None and size > _SHARE_OF_DATA * free) else "replicated"
-  return NamedSharding(mesh, PartitionSpec(DATA)) if placement == "sharded" else replicated(mesh)
+def over_rows(mesh: Mesh) -> NamedSharding:
+  """Gives the sharding of rows over the devices that share a batch."""
+  return NamedSharding(mesh, PartitionSpec(DATA))
 
 
 def parts(sharding: NamedSharding) -> int:
-  """In how many parts the rows of an array are spread."""
+  """Counts the parts into which a sharding cuts rows."""
   return math.prod(sharding.mesh.shape[axis] for axis in sharding.spec if axis)
 
 
 def put_rows(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-  """Rows, `[N, ...]`, on a mesh; zeros follow the last one where the parts would not be equal."""
+  """Puts rows `[N, ...]` on a mesh, padded with zeros to parts of equal size."""
   if missing := -len(array) % parts(sharding):
     array = np.concatenate([array, np.zeros_like(array, shape=(missing, *array.shape[1:]))])
   return put(array, sharding)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The sharding of arrays that every device holds whole."""
+  """Gives the sharding of arrays that every device holds in full."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def shard_batch(batch: Any) -> Any:
-  """Spreads a batch's leading axis over the data axis, inside a function that `over_seeds` maps."""
+  """Shards a batch's leading axis over the data axis, inside a function that `over_seeds` maps."""
   if jax.sharding.get_abstract_mesh().shape.get(DATA, 1) == 1:
     return batch
   return jax.lax.with_sharding_constraint(batch, PartitionSpec(DATA))
 
 
+def on_cpu(mesh: Mesh | None = None) -> bool:
+  """Tells whether the devices of a mesh, by default JAX's default devices, are CPUs.
+
+  All code that differs between CPUs and accelerators calls this function.
+  """
+  return (jax.default_backend() if mesh is None else mesh.devices.flat[0].platform) == "cpu"
+
+
 def over_arms(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Maps a function over the leading axis of all its arguments, as `over_seeds` does on one device."""
-  if jax.default_backend() != "cpu":
+  """Maps a function over the leading axis of all arguments, by `vmap` or, on a CPU, one after another."""
+  if not on_cpu():
     return jax.vmap(function)
   return lambda *args: jax.lax.map(lambda parts: function(*parts), args)
 
@@ -296,19 +187,19 @@ def over_arms(function: Callable[..., Any]) -> Callable[..., Any]:
 def over_seeds(
   function: Callable[..., Any], mesh: Mesh, in_axes: Sequence[int | None], vectorize: bool | None = None
 ) -> Callable[..., Any]:
-  """Maps a function of one repetition over the leading seed axis of its arguments.
+  """Maps a function of one seed over the leading seed axis of its arguments.
 
-  Each device group maps over the repetitions it holds: by `vmap` on accelerators, which fills them; one after
-  another on a CPU, where `vmap` was measured 1.1 to 2.4 times slower.
+  Each group of devices maps over its own seeds. On accelerators it uses `vmap`, which fills them. On a CPU it takes
+  one seed after another, because `vmap` was measured to be 1.1 to 2.4 times slower.
 
   Args:
-    function: takes and returns pytrees of one repetition.
+    function: takes and returns pytrees of one seed.
     mesh: from `make_mesh`.
     in_axes: for each argument 0 (has a seed axis) or None (is shared), as for `jax.vmap`.
-    vectorize: `vmap` or one after another; None chooses by the backend.
+    vectorize: True for `vmap`, False for one after another; None chooses by the mesh's devices.
   """
   if vectorize is None:
-    vectorize = mesh.devices.flat[0].platform != "cpu"
+    vectorize = not on_cpu(mesh)
   mapped = [index for index, axis in enumerate(in_axes) if axis == 0]
 
   def local(*args):
@@ -323,7 +214,7 @@ def over_seeds(
 
     return jax.lax.map(one, tuple(args[index] for index in mapped))
 
-  local.__name__ = getattr(function, "__name__", "local")  # what a log of compilations calls it
+  local.__name__ = getattr(function, "__name__", "local")  # its name in a log of compilations
   specs = tuple(PartitionSpec(SEED) if axis == 0 else PartitionSpec() for axis in in_axes)
   return jax.shard_map(
     local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(SEED), axis_names={SEED}, check_vma=False

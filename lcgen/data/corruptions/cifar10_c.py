@@ -1,8 +1,8 @@
-"""The 19 corruptions of CIFAR-10-C, in the published order and with the published parameters, made for 32x32 pixels.
+"""The 19 corruptions of CIFAR-10-C, with the published order and parameters, which were made for 32x32 pixels.
 
-Every function is `(key, images, severity) -> images`: unit images `[B, H, W, C]` with C in {1, 3}, severity 1 to 5
-(may be traced). Where only an equivalent of the published corruption is made, the docstring says so. None rounds to 8
-bits between its stages.
+Every function is `(key, images, severity) -> images` on unit images `[B, H, W, C]` with C in {1, 3}. The severity is 1
+to 5 and may be traced. A function that is only an equivalent of the published one says so in its docstring. None
+rounds to 8 bits between its stages.
 
 Source: Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations",
 ICLR 2019, and the code that made the published files.
@@ -22,23 +22,23 @@ Corruption = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def gaussian_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Normal noise added to every value."""
+  """Adds normal noise to every value."""
   sigma = level((0.04, 0.06, 0.08, 0.09, 0.10), severity)
   return jnp.clip(images + sigma * fields.normal(key, images.shape), 0, 1)
 
 
 def shot_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Every value a Poisson count of photons, of which white has this many on average."""
+  """Draws a Poisson count of photons for every value; white has 500 (severity 1) to 50 (severity 5) on average."""
   return fields.photons(key, images, level((500, 250, 100, 75, 50), severity))
 
 
 def impulse_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Salt and pepper: this share of the values becomes 0 or 1, each with the same chance."""
+  """Sets a share of the values to 0 or 1 with equal probability (salt and pepper)."""
   return fields.salt_and_pepper(key, images, level((0.01, 0.02, 0.03, 0.05, 0.07), severity))
 
 
 def defocus_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Correlation with a disk (radius in pixels), itself smoothed a little; the border mirrored."""
+  """Correlates with a slightly smoothed disk (radius in pixels); the border is mirrored."""
   del key
   parameters = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))
   kernels = np.stack([filters.disk_kernel(radius, sigma) for radius, sigma in parameters])
@@ -46,10 +46,10 @@ def defocus_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.
 
 
 def glass_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Gaussian blur, pixels displaced at random once or twice, Gaussian blur.
+  """Blurs with a Gaussian, displaces pixels at random once or twice, and blurs again.
 
-  The original means to swap neighbours, but on colour images its statement copies: each pixel, apart from the first
-  two rows and columns, becomes itself or its left, upper or upper-left neighbour. So it is here.
+  The original means to swap neighbours, but on colour images its statement copies. Each pixel becomes itself or its
+  left, upper or upper-left neighbour, except in the first two rows and columns. This function does the same.
   """
   sigmas = (0.05, 0.25, 0.4, 0.25, 0.4)
   images = filters.gaussian(images, sigmas, severity)
@@ -58,7 +58,7 @@ def glass_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Ar
 
 
 def _displace(key: jax.Array, images: jax.Array, times: jax.Array) -> jax.Array:
-  """Copies to each pixel one of itself and its three neighbours above and to the left, once or twice."""
+  """Replaces each pixel by itself or one of its three neighbours above and to the left, once or twice."""
   batch, height, width, _ = images.shape
   bits = jax.random.bits(key, (batch, height, width, 1))
   row, column = jnp.arange(height).reshape(1, -1, 1, 1), jnp.arange(width).reshape(1, 1, -1, 1)
@@ -78,21 +78,21 @@ def _displace(key: jax.Array, images: jax.Array, times: jax.Array) -> jax.Array:
 
 
 def motion_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Blur along a one-sided line, at an angle within 45 degrees of the horizontal, one an image.
+  """Blurs along a one-sided line; draws an angle within 45 degrees of the horizontal for each image.
 
-  ImageMagick's filter without its rounding; what lies beyond five standard deviations, less than 1e-5, is left out.
+  This is ImageMagick's filter without its rounding. Weights beyond five standard deviations (below 1e-5) are left out.
   """
   radius, sigma = level((6, 6, 6, 8, 9), severity), level((1, 1.5, 2, 2, 2.5), severity)
   return jnp.clip(filters.motion_blur(images, _angles(key, images, -45, 45), radius, sigma, taps=14), 0, 1)
 
 
 def _angles(key: jax.Array, images: jax.Array, low: float, high: float) -> jax.Array:
-  """One angle an image, uniform between two in degrees: `[B]`, radians."""
+  """Draws one angle an image, uniform between `low` and `high` degrees; returns radians `[B]`."""
   return jnp.deg2rad(jax.random.uniform(key, images.shape[:1], minval=low, maxval=high))
 
 
 def zoom_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """The mean of the image and its centre enlarged by 1, 1.01, 1.02 ... up to 1.06, 1.11, 1.15, 1.2 or 1.25."""
+  """Averages the image and its centre enlarged by 1, 1.01, 1.02 ... up to 1.06, 1.11, 1.15, 1.2 or 1.25."""
   del key
   stops = (1.06, 1.11, 1.16, 1.21, 1.26)
   branches = [functools.partial(_mean_of_zooms, np.arange(1, stop, 0.01)) for stop in stops]
@@ -100,9 +100,9 @@ def zoom_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Arr
 
 
 def _mean_of_zooms(zooms: np.ndarray, images: jax.Array) -> jax.Array:
-  """The image itself is one more of the images averaged."""
+  """Averages the image itself and its zooms; factor 1 among the zooms counts the image once more."""
   matrices = [np.stack([filters.zoom_matrix(size, zoom) for zoom in (1, *zooms)]) for size in images.shape[1:3]]
-  # On few pixels many zooms are the same.
+  # Many zooms of a small image are the same: each is computed once and weighted by its count.
   pairs = np.concatenate([table.reshape(len(table), -1) for table in matrices], axis=1)
   _, kept, counts = np.unique(pairs, axis=0, return_index=True, return_counts=True)
   rows, columns = (table[kept] for table in matrices)
@@ -110,9 +110,10 @@ def _mean_of_zooms(zooms: np.ndarray, images: jax.Array) -> jax.Array:
 
 
 def snow(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Flakes: normal noise, enlarged, its high values blurred along a steep line; added upright and upside down.
+  """Adds flakes, upright and upside down, to the image mixed with a brighter grey version of itself.
 
-  The image below is mixed with a brighter grey one. The motion blur is ImageMagick's without its rounding.
+  Flakes are the high values of enlarged normal noise, blurred along a steep line. The motion blur is ImageMagick's
+  without its rounding.
   """
   mean, sd = level((0.1, 0.1, 0.15, 0.25, 0.3), severity), level((0.2, 0.2, 0.3, 0.3, 0.3), severity)
   threshold, mix = level((0.6, 0.5, 0.55, 0.6, 0.65), severity), level((0.95, 0.9, 0.9, 0.85, 0.8), severity)
@@ -129,9 +130,9 @@ def snow(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
 
 
 def frost(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """The image darkened a little and ice added.
+  """Darkens the image a little and adds ice.
 
-  An equivalent: the original adds crops of five photographs of frost, here the ice is generated (`fields.frost`).
+  This is an equivalent: the original adds crops of five photographs of frost. Here `fields.frost` generates the ice.
   """
   keep, add = level((1, 1, 0.9, 0.85, 0.75), severity), level((0.2, 0.3, 0.4, 0.4, 0.45), severity)
   ice = fields.frost(key, *images.shape[:3])
@@ -139,7 +140,7 @@ def frost(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
 
 
 def fog(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Clouds (diamond-square plasma) added, and the range scaled back to the image's."""
+  """Adds clouds (diamond-square plasma) and scales the result back to the image's range."""
   amount, decay = level((0.2, 0.5, 0.75, 1, 1.5), severity), level((3, 3, 2.5, 2, 1.75), severity)
   batch, height, width, _ = images.shape
   clouds = fields.plasma(key, batch, fields.power_of_two(max(height, width)), decay)
@@ -147,13 +148,13 @@ def fog(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
 
 
 def brightness(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """A constant added to the HSV value, hue and saturation kept."""
+  """Adds a constant to the HSV value; hue and saturation stay."""
   del key
   return colours.brighten(images, level((0.05, 0.1, 0.15, 0.2, 0.3), severity))
 
 
 def contrast(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Values drawn towards each image's mean per channel."""
+  """Pulls values towards the mean of each channel of each image."""
   del key
   factor = level((0.75, 0.5, 0.4, 0.3, 0.15), severity)
   mean = images.mean(axis=(1, 2), keepdims=True)
@@ -161,10 +162,10 @@ def contrast(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Arra
 
 
 def elastic_transform(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """A random affine map, then every pixel displaced by a smooth random field; lengths are shares of the shorter side.
+  """Applies a random affine map, then a smooth random displacement of every pixel.
 
-  Both interpolate linearly and mirror the border. OpenCV rounds the places of the affine map to 1/32 pixel, this does
-  not.
+  Lengths are shares of the shorter side. Both steps interpolate linearly and mirror the border. OpenCV rounds the
+  positions of the affine map to 1/32 pixel; this function does not.
   """
   side = min(images.shape[1:3])
   affine_key, field_key = jax.random.split(key)
@@ -174,7 +175,7 @@ def elastic_transform(key: jax.Array, images: jax.Array, severity: jax.Array) ->
 
 
 def pixelate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Shrunk by this factor and grown again, both with Pillow's box filter."""
+  """Shrinks the image and enlarges it again, both with Pillow's box filter."""
   del key
   factors = (0.95, 0.9, 0.85, 0.75, 0.65)
   rows, columns = (np.stack([_pixelate_matrix(size, factor) for factor in factors]) for size in images.shape[1:3])
@@ -187,7 +188,10 @@ def _pixelate_matrix(size: int, factor: float) -> np.ndarray:
 
 
 def _box_matrix(size: int, new: int) -> np.ndarray:
-  """Pillow's box resize: the plain mean of the pixels whose middles lie in the box, or the nearest: `[new, size]`."""
+  """Gives the matrix `[new, size]` of Pillow's box resize.
+
+  A new pixel is the mean of the pixels whose centres lie in its box, or the nearest pixel.
+  """
   scale = size / new
   middles = (np.arange(new) + 0.5) * scale
   half = max(scale, 1) / 2
@@ -197,28 +201,28 @@ def _box_matrix(size: int, new: int) -> np.ndarray:
 
 
 def jpeg_compression(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Saved as JPEG of this quality and loaded; an equivalent without the codec (`jpeg.compress`)."""
+  """Applies the losses of JPEG at quality 80 to 40; an equivalent without the codec (`jpeg.compress`)."""
   del key
   tables = np.stack([jpeg.quantisation(quality) for quality in (80, 65, 58, 50, 40)])
   return jpeg.compress(images, level(tables, severity))
 
 
 def speckle_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Every value times 1 + normal noise."""
+  """Multiplies every value by 1 + normal noise."""
   sigma = level((0.06, 0.1, 0.12, 0.16, 0.2), severity)
   return jnp.clip(images + images * sigma * fields.normal(key, images.shape), 0, 1)
 
 
 def gaussian_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Convolution with a Gaussian (sigma in pixels), the border repeated."""
+  """Convolves with a Gaussian (sigma in pixels); the border is repeated."""
   del key
   return jnp.clip(filters.gaussian(images, (0.4, 0.6, 0.7, 0.8, 1.0), severity), 0, 1)
 
 
 def spatter(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Drops of water (severity 1 to 3) or mud (4 and 5) where smoothed normal noise is high.
+  """Adds drops of water (severity 1 to 3) or mud (4 and 5) wherever smoothed normal noise is high.
 
-  An equivalent where it is water: see `spattering.water`.
+  Water is an equivalent: see `spattering.water`.
   """
   mean, sd = level((0.62, 0.65, 0.65, 0.65, 0.65), severity), level((0.1, 0.1, 0.3, 0.1, 0.1), severity)
   threshold, mix = level((0.7, 0.7, 0.69, 0.69, 0.68), severity), level((0.5, 0.5, 0.5, 0.6, 0.6), severity)
@@ -231,9 +235,9 @@ def spatter(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array
 
 
 def saturate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """HSV saturation times a factor plus an offset, hue and value kept; grey images `[..., 1]` stay as they are.
+  """Multiplies HSV saturation by a factor and adds an offset; hue, value and grey images `[..., 1]` stay the same.
 
-  A grey pixel of a colour image has no hue and counts as red, as in the original, so an offset turns it reddish.
+  A grey pixel of a colour image has no hue and counts as red, as in the original. An offset therefore turns it reddish.
   """
   del key
   factor, offset = level((0.3, 0.1, 1.5, 2, 2.5), severity), level((0, 0, 0, 0.1, 0.2), severity)

@@ -1,25 +1,25 @@
-"""Changes of colour and light, pixel by pixel, of unit images `[B, H, W, C]`, C in {1, 3}."""
+"""Pixelwise changes of colour and light in unit images `[B, H, W, C]`, C in {1, 3}."""
 
 import jax
 import jax.numpy as jnp
 
 
 def grey(images: jax.Array) -> jax.Array:
-  """Luma of colour images, grey images as they are: `[B, H, W, 1]`."""
+  """Computes the luma of colour images, `[B, H, W, 1]`; returns grey images unchanged."""
   if images.shape[-1] == 1:
     return images
   return images @ jnp.array([[0.299], [0.587], [0.114]])
 
 
 def brighten(images: jax.Array, amount: jax.Array | float) -> jax.Array:
-  """Scales each pixel so that its largest channel grows by `amount`, at most to 1; black turns grey."""
+  """Scales each pixel so that its largest channel grows by `amount`, up to 1; black turns grey."""
   value = images.max(axis=-1, keepdims=True)
   brighter = jnp.clip(value + amount, 0, 1)
   return jnp.where(value > 0, images * (brighter / jnp.maximum(value, 1e-6)), brighter)
 
 
 def scale_saturation(images: jax.Array, factor: jax.Array, offset: jax.Array) -> jax.Array:
-  """The HSV saturation s becomes factor x s + offset, within [0, 1]."""
+  """Changes the HSV saturation s to factor x s + offset, clipped to [0, 1]; grey images stay the same."""
   if images.shape[-1] == 1:
     return images
   value, least = images.max(axis=-1, keepdims=True), images.min(axis=-1, keepdims=True)
@@ -31,6 +31,6 @@ def scale_saturation(images: jax.Array, factor: jax.Array, offset: jax.Array) ->
 
 
 def add_fog(images: jax.Array, clouds: jax.Array, amount: jax.Array | float) -> jax.Array:
-  """(x + amount x clouds) x max / (max + amount), max the image's largest value."""
+  """Computes (x + amount x clouds) x max / (max + amount), clipped; max is the largest value of each image."""
   largest = images.max(axis=(1, 2, 3), keepdims=True)
   return jnp.clip((images + amount * clouds) * largest / (largest + amount), 0, 1)

@@ -1,4 +1,4 @@
-"""Edges, and distances to them, of grey images `[B, H, W]`."""
+"""Edges of grey images `[B, H, W]`, and distances to the edges."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,10 @@ from lcgen.data.corruptions import filters
 
 
 def sobel(grey: jax.Array, border: str) -> tuple[jax.Array, jax.Array]:
-  """Derivatives along y and along x, eight times too large (as usual for Sobel's filter); `border` as for `jnp.pad`."""
+  """Computes 8 times the derivatives along y and along x (the usual scale of Sobel's filter).
+
+  `border` is a mode of `jnp.pad`.
+  """
   near = filters.shifts(grey[..., None], 1, border)
   smooth_x = lambda dy: near[dy, -1] + 2 * near[dy, 0] + near[dy, 1]
   smooth_y = lambda dx: near[-1, dx] + 2 * near[0, dx] + near[1, dx]
@@ -16,9 +19,10 @@ def sobel(grey: jax.Array, border: str) -> tuple[jax.Array, jax.Array]:
 
 
 def ridges(magnitude: jax.Array, dy: jax.Array, dx: jax.Array) -> jax.Array:
-  """Where the magnitude is no smaller than half a pixel or so up and down the gradient (dy, dx); bool.
+  """Tells whether the magnitude is a maximum along the gradient (dy, dx): bool `[B, H, W]`.
 
-  Compared at the places where the gradient's line meets the square of the eight neighbours, linearly between them.
+  It compares with the two points at which the gradient's line crosses the square of the eight neighbours. The
+  magnitude there is interpolated linearly.
   """
   near = filters.shifts(magnitude[..., None], 1, "constant")
   steep = jnp.abs(dy) >= jnp.abs(dx)
@@ -34,7 +38,7 @@ def ridges(magnitude: jax.Array, dy: jax.Array, dx: jax.Array) -> jax.Array:
 
 
 def connected(weak: jax.Array, strong: jax.Array) -> jax.Array:
-  """The weak pixels that a chain of weak neighbours (of eight) links to a strong one; bool."""
+  """Finds the weak pixels that a chain of weak pixels links to a strong one (8-neighbourhood): bool `[B, H, W]`."""
 
   def grow(state):
     found, _ = state
@@ -45,9 +49,10 @@ def connected(weak: jax.Array, strong: jax.Array) -> jax.Array:
 
 
 def canny(grey: jax.Array) -> jax.Array:
-  """Canny's edges of unit images with the defaults of scikit-image: Gaussian of 1 pixel, thresholds 0.1 and 0.2; bool.
+  """Finds Canny's edges of unit images: bool `[B, H, W]`.
 
-  Pixels beyond the border have no weight in the Gaussian, and the outermost pixels are no edges.
+  The defaults are scikit-image's: a Gaussian of 1 pixel, thresholds 0.1 and 0.2. Pixels beyond the border have no
+  weight in the Gaussian. The outermost pixels are never edges.
   """
   height, width = grey.shape[1:]
   smooth = filters.separable(grey[..., None], _smoothing(height), _smoothing(width))[..., 0]
@@ -59,14 +64,14 @@ def canny(grey: jax.Array) -> jax.Array:
 
 
 def _smoothing(size: int) -> np.ndarray:
-  """The Gaussian of 1 pixel, cut off after 4, its weights within the image adding up to 1: `[size, size]`."""
+  """Gives the matrix `[size, size]` of a Gaussian of 1 pixel, cut off after 4; weights inside the image sum to 1."""
   offsets = np.subtract.outer(np.arange(size), np.arange(size))
   weights = np.exp(-0.5 * offsets**2) * (np.abs(offsets) <= 4)
   return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def distance(edges: jax.Array, limit: float) -> jax.Array:
-  """Pixels from every pixel to the nearest edge, at most `limit`: `[B, H, W]`."""
+  """Computes the Euclidean distance of every pixel to the nearest edge, in pixels, at most `limit`: `[B, H, W]`."""
   height, width = edges.shape[1:]
   squares = lambda size: np.square(np.subtract.outer(np.arange(size), np.arange(size))).astype(np.float32)
   far = jnp.where(edges, 0.0, limit**2)

@@ -1,4 +1,4 @@
-"""Random smooth displacements of images."""
+"""Random affine maps and smooth displacements of images."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from lcgen.data.corruptions import fields, filters
 
 
 def affine_of_points(key: jax.Array, images: jax.Array, reach: jax.Array) -> jax.Array:
-  """The affine map that moves three points around the centre by up to ±reach pixels on either axis."""
+  """Applies the affine map that moves three points around the centre by up to ±reach pixels on each axis."""
   batch, height, width, _ = images.shape
   centre, arm = jnp.array([height // 2, width // 2], jnp.float32), min(height, width) // 3
   moves = jax.random.uniform(key, (batch, 3, 2), minval=-1) * reach
@@ -21,14 +21,14 @@ def affine_of_points(key: jax.Array, images: jax.Array, reach: jax.Array) -> jax
 
 
 def _inverse(matrix: jax.Array) -> jax.Array:
-  """Of 2x2 matrices `[B, 2, 2]`."""
+  """Inverts 2x2 matrices, `[B, 2, 2]`."""
   determinant = matrix[:, 0, 0] * matrix[:, 1, 1] - matrix[:, 0, 1] * matrix[:, 1, 0]
   adjugate = jnp.stack([matrix[:, 1, 1], -matrix[:, 0, 1], -matrix[:, 1, 0], matrix[:, 0, 0]], axis=-1)
   return (adjugate / determinant[:, None]).reshape(-1, 2, 2)
 
 
 def displace(key: jax.Array, images: jax.Array, alpha: jax.Array, sigmas, severity: jax.Array) -> jax.Array:
-  """Pixels displaced by `alpha` x (uniform noise in ±1, smoothed by the Gaussian of this severity)."""
+  """Displaces pixels by `alpha` x uniform noise in ±1 that is smoothed by the Gaussian of this severity."""
   batch, height, width, _ = images.shape
   noise = 2 * fields.uniform(key, (batch, height, width, 2)) - 1
   smoothing = (filters.gaussian_matrices(size, sigmas, truncate=3, border="symmetric") for size in (height, width))

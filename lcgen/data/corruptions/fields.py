@@ -1,7 +1,7 @@
-"""Random fields: normal and Poisson noise, plasma clouds, frost.
+"""Random fields: uniform, normal and Poisson noise, plasma clouds, frost.
 
-Corruptions that draw a number for every pixel spend their time on random bits and the inverse normal distribution:
-here two numbers share 32 bits.
+Random bits and the inverse normal distribution dominate the time of a corruption that draws a number for every pixel.
+Here two numbers share 32 bits.
 """
 
 import functools
@@ -14,31 +14,31 @@ import numpy as np
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Uniform on the middles of 65,536 equal parts of (0, 1)."""
+  """Draws uniformly from the centres of 65,536 equal parts of (0, 1)."""
   first, second = _uniform_halves(key, math.prod(shape))
   return jnp.concatenate([first, second]).reshape(shape)
 
 
 def _uniform_halves(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-  """The numbers of `uniform` in two parts, of which the second may be one shorter.
+  """Draws the numbers of `uniform` in two parts; the second may be one shorter.
 
-  Work on the parts is compiled to vectors; on what follows their concatenation often not, at a third of the speed.
+  XLA vectorises work on the parts. After their concatenation it often does not, and runs at a third of the speed.
   """
-  # Fused into its two users, the generator would run twice.
+  # Without the barrier XLA fuses the generator into its two users and runs it twice.
   bits = jax.lax.optimization_barrier(jax.random.bits(key, ((count + 1) // 2,)))
   unit = lambda half: (half.astype(jnp.float32) + 0.5) / 65536
   return unit(bits >> 16), unit(bits & 0xFFFF)[: count // 2]
 
 
 def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Standard normal, from 16 random bits each: none beyond 4.3, which is enough for images of 8 bits."""
+  """Draws standard normal numbers from 16 random bits each; none exceeds ±4.3, enough for 8-bit images."""
   return normal_quantile(uniform(key, shape))
 
 
 def normal_quantile(probability: jax.Array) -> jax.Array:
-  """The inverse of the standard normal distribution, within 2e-4 for probabilities from `uniform`.
+  """Computes the quantiles of the standard normal distribution, within 2e-4 for probabilities from `uniform`.
 
-  Unlike `jax.scipy.special.ndtri` it has no branches, so XLA compiles it, and all that is fused with it, to vectors.
+  It has no branches, unlike `jax.scipy.special.ndtri`. XLA can therefore vectorise it and all that is fused with it.
   """
   root = jnp.sqrt(1 - jnp.log(4 * probability * (1 - probability)))
   ratio = 0.0
@@ -49,7 +49,7 @@ def normal_quantile(probability: jax.Array) -> jax.Array:
 
 @functools.cache
 def _quantile_coefficients() -> tuple[np.float32, ...]:
-  """Of the polynomial in `root` that fits quantile / (2 x probability - 1); highest power first."""
+  """Fits a polynomial in `root` to quantile / (2 x probability - 1); returns coefficients, highest power first."""
   half = np.linspace(1e-6, np.sqrt(-np.log(2.0**-17)), 1000)
   probability = np.exp(-(half**2)) / 2
   root = np.sqrt(1 - np.log(4 * probability * (1 - probability)))
@@ -58,15 +58,15 @@ def _quantile_coefficients() -> tuple[np.float32, ...]:
   return tuple(fit.coef[::-1].astype(np.float32))
 
 
-_FEW = 4.0  # up to this mean, counts are found one by one
-_MOST = 16  # more are not drawn at that mean with 16 bits
+_FEW = 4.0  # up to this mean, `poisson` compares with the exact series
+_MOST = 16  # the largest count that 16 bits can draw at that mean
 
 
 def poisson(key: jax.Array, mean: jax.Array) -> jax.Array:
-  """Poisson counts of these means, by inversion of their distribution; far faster than `jax.random.poisson`.
+  """Draws Poisson counts by inverting their distribution; far faster than `jax.random.poisson`.
 
-  Up to a mean of 4 the inverse is exact but for the 16 random bits; above, it is the Cornish-Fisher expansion in powers
-  of mean^-1/2, to the fourth term, and the probabilities are within 5e-4 of the exact ones.
+  Up to a mean of 4 the inverse is exact except for the 16 random bits. Above, it is the Cornish-Fisher expansion in
+  powers of mean^-1/2, to the fourth term. Probabilities are then within 5e-4 of the exact ones.
   """
   drawn = _uniform_halves(key, mean.size)
   parts = jnp.split(mean.reshape(-1), [len(drawn[0])])
@@ -90,24 +90,24 @@ def _poisson_quantile(drawn: jax.Array, mean: jax.Array) -> jax.Array:
 
 
 def photons(key: jax.Array, images: jax.Array, white: jax.Array | float) -> jax.Array:
-  """Values as counts of photons, `white` of them in white: Poisson(value x white) / white."""
+  """Draws Poisson(value x white) / white, clipped to [0, 1]; `white` is the mean number of photons in white."""
   return jnp.clip(poisson(key, images * white) / white, 0, 1)
 
 
 def salt_and_pepper(key: jax.Array, images: jax.Array, share: jax.Array | float) -> jax.Array:
-  """This share of the values set to 0 or 1."""
+  """Sets this share of the values to 0 or 1 with equal probability."""
   drawn = uniform(key, images.shape)
   return jnp.where(drawn < share / 2, 0.0, jnp.where(drawn < share, 1.0, images))
 
 
 def plasma(key: jax.Array, batch: int, size: int, decay: jax.Array | float) -> jax.Array:
-  """Clouds by the diamond-square algorithm on a torus: `[batch, size, size]` in [0, 1], each image using all of it.
+  """Draws clouds by the diamond-square algorithm on a torus: `[batch, size, size]`, each spanning exactly [0, 1].
 
   Args:
     key: Random key.
     batch: Number of images.
     size: A power of two.
-    decay: Its square is by how much the amplitude shrinks each time the grid is halved.
+    decay: The amplitude is divided by its square each time the grid spacing is halved.
   """
   grid = jnp.zeros((batch, 1, 1))
   grid = _refine(key, grid, 1.0, decay, int(math.log2(size)))
@@ -115,9 +115,9 @@ def plasma(key: jax.Array, batch: int, size: int, decay: jax.Array | float) -> j
 
 
 def plasma_corner(key: jax.Array, batch: int, size: int, decay: jax.Array | float, refinements: int = 2) -> jax.Array:
-  """A corner, `[batch, size, size]`, of clouds on `64 x 2^refinements` pixels a side, which alone is computed finely.
+  """Draws a corner `[batch, size, size]` of clouds on a torus of `64 x 2^refinements` pixels a side.
 
-  The extremes that set its range are those of the map before the refinements, whose amplitude is then small.
+  Only the corner is refined. The range is that of the whole map before the refinements, which add little amplitude.
   """
   coarse_key, fine_key = jax.random.split(key)
   scale, margin, steps = 2**refinements, 2, 6
@@ -125,15 +125,15 @@ def plasma_corner(key: jax.Array, batch: int, size: int, decay: jax.Array | floa
   window = math.ceil(size / scale) + 2 * margin
   part = jnp.roll(grid, margin, axis=(1, 2))[:, :window, :window]
   fine = _refine(fine_key, part, decay ** (-2 * steps), decay, refinements)
-  start = margin * scale  # the window's own wrap reaches less far than its margin
+  start = margin * scale  # the window is no torus, but its false wrap reaches less far than this margin
   return jnp.clip(_stretch(fine, grid)[:, start : start + size, start : start + size], 0, 1)
 
 
 def _refine(key: jax.Array, grid: jax.Array, amplitude: float, decay: jax.Array | float, steps: int) -> jax.Array:
-  """Halves the spacing of a grid `[B, N, N]` on a torus a number of times, with less and less noise."""
+  """Halves the spacing of a grid `[B, N, N]` on a torus `steps` times, with less and less noise."""
   batch, size, _ = grid.shape
   counts = [3 * (size * 2**step) ** 2 for step in range(steps)]
-  noise = 2 * uniform(key, (batch, sum(counts))) - 1  # drawn at once: one generator to compile instead of many
+  noise = 2 * uniform(key, (batch, sum(counts))) - 1  # one draw, so that one generator is compiled instead of many
   for step, start in enumerate(np.cumsum([0, *counts[:-1]])):
     part = noise[:, start : start + counts[step]].reshape(batch, 3, size * 2**step, size * 2**step)
     grid = _halve_spacing(grid, amplitude * part)
@@ -142,7 +142,7 @@ def _refine(key: jax.Array, grid: jax.Array, amplitude: float, decay: jax.Array 
 
 
 def _halve_spacing(corners: jax.Array, noise: jax.Array) -> jax.Array:
-  """`[B, N, N]` -> `[B, 2N, 2N]`: the middles of squares, then those of edges, are the mean of four and noise."""
+  """Refines `[B, N, N]` to `[B, 2N, 2N]`: first square centres, then edge centres, as the mean of four plus noise."""
   after = lambda grid, axis: jnp.roll(grid, -1, axis)
   before = lambda grid, axis: jnp.roll(grid, 1, axis)
   pairs = corners + after(corners, 1)
@@ -155,16 +155,16 @@ def _halve_spacing(corners: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def _stretch(grid: jax.Array, reference: jax.Array) -> jax.Array:
-  """The grid with the extremes of the reference taken to 0 and 1."""
+  """Rescales the grid so that the extremes of the reference become 0 and 1."""
   low, high = (extreme(axis=(1, 2), keepdims=True) for extreme in (reference.min, reference.max))
   return (grid - low) / (high - low)
 
 
 def frost(key: jax.Array, batch: int, height: int, width: int) -> jax.Array:
-  """Ice that takes the place of photographs of frost: `[batch, height, width, 3]` in [0, 1].
+  """Draws ice in place of photographs of frost: `[batch, height, width, 3]` in [0, 1].
 
-  Pale blue of random brightness, and on it the branching creases of two clouds (where each passes its middle). Mean,
-  and spread within and between images, are those of the five photographs that CIFAR-10-C uses.
+  The ice is pale blue of random brightness. Its branching creases run along the lines at which one of two clouds
+  crosses its mean. Mean and spread, within and between images, are those of the five photographs of CIFAR-10-C.
   """
   first, second = jax.random.split(key)
   size = power_of_two(max(height, width))
@@ -179,5 +179,5 @@ def frost(key: jax.Array, batch: int, height: int, width: int) -> jax.Array:
 
 
 def power_of_two(size: int) -> int:
-  """The smallest power of two that is not below `size`."""
+  """Computes the smallest power of two that is at least `size`."""
   return 2 ** math.ceil(math.log2(size))

@@ -1,7 +1,7 @@
-"""Blurs, zooms and warps of small images, in the forms that XLA runs fast on a CPU as well.
+"""Blurs, zooms and warps of small images, in forms that XLA runs fast on a CPU as well.
 
-Separable filters are products with one matrix a side, the border folded in; small kernels are sums of shifted images;
-lines and warps are gathers.
+A separable filter is a product with one matrix per side, which includes the border. A small kernel is a sum of shifted
+images. Lines and warps are gathers.
 """
 
 import jax
@@ -10,17 +10,17 @@ import numpy as np
 
 
 def level(table, severity: jax.Array) -> jax.Array:
-  """The entry of a table `[severities, ...]` for a severity that counts from 1."""
+  """Looks up a severity, counted from 1, in a table `[severities, ...]`."""
   return jnp.asarray(table, jnp.float32)[severity - 1]
 
 
 def separable(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-  """`rows` `[Y, H]` and `columns` `[X, W]` applied to the two sides of `[B, H, W, C]`: `[B, Y, X, C]`."""
+  """Applies `rows` `[Y, H]` and `columns` `[X, W]` to the two sides of `[B, H, W, C]`: `[B, Y, X, C]`."""
   return jnp.einsum("yh,bhwc,xw->byxc", rows, images, columns, precision=jax.lax.Precision.HIGHEST)
 
 
 def sum_of_separable(images: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
-  """The sum over k of `rows[k]` `[H, H]` and `columns[k]` `[W, W]` applied to the two sides of `[B, H, W, C]`."""
+  """Sums over k the image `[B, H, W, C]` with `rows[k]` `[H, H]` and `columns[k]` `[W, W]` applied to its sides."""
   batch, height, width, channels = images.shape
   planes = jnp.moveaxis(images, -1, 1).reshape(batch * channels, height, width)
   count = len(rows)
@@ -31,14 +31,14 @@ def sum_of_separable(images: jax.Array, rows: np.ndarray, columns: np.ndarray) -
 
 
 def gaussian_kernel(sigma: float, truncate: float = 4.0) -> np.ndarray:
-  """Normal weights of standard deviation `sigma` pixels, cut off after `truncate` of them (as in SciPy)."""
+  """Gives normal weights of `sigma` pixels, cut off after `truncate` standard deviations (as in SciPy); sum 1."""
   radius = int(truncate * sigma + 0.5)
   weights = np.exp(-0.5 * np.square(np.arange(-radius, radius + 1) / max(sigma, 1e-6)))
   return weights / weights.sum()
 
 
 def filter_matrix(size: int, kernel: np.ndarray, border: str = "edge") -> np.ndarray:
-  """The matrix `[size, size]` that correlates a signal with an odd kernel; `border` is a mode of `np.pad`."""
+  """Gives the matrix `[size, size]` that correlates a signal with an odd kernel; `border` is a mode of `np.pad`."""
   pixels = np.arange(size)
   sources = np.pad(pixels, len(kernel) // 2, mode=border)
   matrix = np.zeros((size, size), np.float32)
@@ -48,18 +48,18 @@ def filter_matrix(size: int, kernel: np.ndarray, border: str = "edge") -> np.nda
 
 
 def gaussian_matrices(size: int, sigmas, truncate: float = 4.0, border: str = "edge") -> np.ndarray:
-  """One `filter_matrix` of Gaussian weights a severity: `[severities, size, size]`."""
+  """Gives one `filter_matrix` of Gaussian weights per severity: `[severities, size, size]`."""
   return np.stack([filter_matrix(size, gaussian_kernel(sigma, truncate), border) for sigma in sigmas])
 
 
 def gaussian(images: jax.Array, sigmas, severity: jax.Array) -> jax.Array:
-  """Gaussian blur of `[B, H, W, C]` by the standard deviation of this severity (pixels), the border repeated."""
+  """Blurs `[B, H, W, C]` with the Gaussian of this severity (sigma in pixels); the border is repeated."""
   rows, columns = (level(gaussian_matrices(size, sigmas), severity) for size in images.shape[1:3])
   return separable(images, rows, columns)
 
 
 def shifts(images: jax.Array, radius: int, border: str) -> dict[tuple[int, int], jax.Array]:
-  """The neighbours of every pixel: `{(dy, dx): what lies dy below and dx to the right}`, dy and dx in ±radius.
+  """Gives the neighbours of every pixel: `{(dy, dx): the pixels dy below and dx to the right}`, dy and dx in ±radius.
 
   Args:
     images: `[B, H, W, C]`.
@@ -67,12 +67,12 @@ def shifts(images: jax.Array, radius: int, border: str) -> dict[tuple[int, int],
     border: A mode of `jnp.pad`.
 
   Returns:
-    Arrays `[B, H, W * C]`: with the channels merged into the columns the innermost loops are long.
+    Arrays `[B, H, W * C]`. Channels are merged into the columns to make the innermost loops long.
   """
   batch, height, width, channels = images.shape
   sides = ((0, 0), (radius, radius), (radius, radius), (0, 0))
   padded = jnp.pad(images, sides, mode=border).reshape(batch, height + 2 * radius, -1)
-  padded = jax.lax.optimization_barrier(padded)  # fused into its users, the padding would cost a branch a read
+  padded = jax.lax.optimization_barrier(padded)  # padding that is fused into its users costs a branch for each read
   offsets = range(-radius, radius + 1)
   return {
     (dy, dx): padded[:, dy + radius :, (dx + radius) * channels :][:, :height, : width * channels]
@@ -82,14 +82,14 @@ def shifts(images: jax.Array, radius: int, border: str) -> dict[tuple[int, int],
 
 
 def correlate(images: jax.Array, kernel: jax.Array, border: str = "reflect") -> jax.Array:
-  """Correlation of `[B, H, W, C]` with a square kernel of odd size; `border` is a mode of `jnp.pad`."""
+  """Correlates `[B, H, W, C]` with a square kernel of odd size; `border` is a mode of `jnp.pad`."""
   radius = kernel.shape[0] // 2
   parts = shifts(images, radius, border)
   return sum(kernel[dy + radius, dx + radius] * part for (dy, dx), part in parts.items()).reshape(images.shape)
 
 
 def disk_kernel(radius: float, sigma: float) -> np.ndarray:
-  """The disk of this radius (below 2 pixels), smoothed by a 3x3 Gaussian: `[5, 5]`, sum 1."""
+  """Gives the disk of this radius (below 2 pixels), smoothed by a 3x3 Gaussian: `[5, 5]`, sum 1."""
   y, x = np.mgrid[-1:2, -1:2]
   disk = (x**2 + y**2 <= radius**2).astype(float)
   smooth = np.exp(-0.5 * np.square(np.arange(-1, 2) / sigma))
@@ -102,16 +102,17 @@ def disk_kernel(radius: float, sigma: float) -> np.ndarray:
 
 
 def motion_blur(images: jax.Array, angles: jax.Array, radius: jax.Array, sigma: jax.Array, taps: int) -> jax.Array:
-  """Blur along a one-sided line: each pixel averages what lies on the way to its end, near pixels most.
+  """Blurs along a one-sided line: each pixel averages the pixels on the line that starts there.
 
-  As in ImageMagick: the half of a Gaussian on 2 x radius + 1 pixels, rounded to the grid, the border repeated.
+  The weights are half a Gaussian on 2 x radius + 1 pixels, as in ImageMagick. Positions are rounded to the grid, and
+  the border is repeated.
 
   Args:
     images: `[B, H, W, C]`.
     angles: `[B]`, radians from the x axis towards growing y.
     radius: Pixels.
     sigma: Standard deviation of the Gaussian, pixels.
-    taps: How many pixels of the line are looked at. Static; five standard deviations or 2 x radius + 1 are enough.
+    taps: Number of pixels of the line that are read. Static; five standard deviations or 2 x radius + 1 are enough.
   """
   batch, height, width, channels = images.shape
   steps = jnp.arange(taps, dtype=jnp.float32)
@@ -126,7 +127,7 @@ def motion_blur(images: jax.Array, angles: jax.Array, radius: jax.Array, sigma: 
     columns = (jnp.ceil(steps * jnp.cos(angle) - 0.5).astype(jnp.int32) + taps) * channels
     part = lambda tap: jax.lax.dynamic_slice(image, (rows[tap], columns[tap]), (height, width * channels))
     total = jnp.zeros((height, width * channels))
-    for start in range(0, taps, 8):  # XLA copies more reads than a few at once before it adds them up
+    for start in range(0, taps, 8):  # XLA materialises the slices of a longer sum before it adds them up
       some = range(start, min(start + 8, taps))
       total = jax.lax.optimization_barrier(total + sum(weights[tap] * part(tap) for tap in some))
     return total
@@ -135,9 +136,9 @@ def motion_blur(images: jax.Array, angles: jax.Array, radius: jax.Array, sigma: 
 
 
 def zoom_matrix(size: int, factor: float) -> np.ndarray:
-  """Enlarges the centre of a signal linearly, and crops it back to `size`: `[size, size]`.
+  """Gives the matrix `[size, size]` that enlarges the centre of a signal linearly and crops it to `size`.
 
-  As in SciPy's `zoom`: the first and the last pixel of the part that is enlarged keep their places.
+  The first and the last pixel of the enlarged part keep their places, as in SciPy's `zoom`.
   """
   part = int(np.ceil(size / factor))
   start, large = (size - part) // 2, round(part * factor)
@@ -149,14 +150,14 @@ def zoom_matrix(size: int, factor: float) -> np.ndarray:
 
 
 def bilinear(images: jax.Array, rows: jax.Array, columns: jax.Array, border: str) -> jax.Array:
-  """Each image of `[B, H, W, C]` read at real places, the four pixels around them mixed linearly.
+  """Reads each image of `[B, H, W, C]` at real-valued positions by bilinear interpolation: `[B, H, W, C]`.
 
   Args:
     images: `[B, H, W, C]`.
     rows: `[B, H, W]`, pixels from the top.
     columns: `[B, H, W]`, pixels from the left.
-    border: "zero" beyond the image, or it is mirrored: "reflect" about its outermost pixels (OpenCV's reflect-101),
-      "symmetric" about their outer edges (SciPy's reflect).
+    border: "zero" beyond the image; "reflect", mirrored about the outermost pixels (OpenCV's reflect-101); or
+      "symmetric", mirrored about their outer edges (SciPy's reflect).
   """
   if border == "zero":
     images = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -174,7 +175,7 @@ def bilinear(images: jax.Array, rows: jax.Array, columns: jax.Array, border: str
 
 
 def _within(index: jax.Array, size: int, border: str) -> jax.Array:
-  """The pixel, 0 to size - 1, that stands for an index beyond the image."""
+  """Gives the pixel, 0 to size - 1, that an index stands for, also beyond the image."""
   index = index.astype(jnp.int32)
   if border == "zero":
     return jnp.clip(index, 0, size - 1)
@@ -184,7 +185,7 @@ def _within(index: jax.Array, size: int, border: str) -> jax.Array:
 
 
 def affine_places(height: int, width: int, matrix: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Where an affine map takes the pixels (x, y).
+  """Computes the positions to which an affine map takes the pixels (x, y).
 
   Args:
     height: Pixels.

@@ -1,4 +1,4 @@
-"""What saving as JPEG and loading loses, without the codec: everything but the lossless coding of the numbers."""
+"""The losses of saving as JPEG and loading again, without the codec and its lossless coding."""
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,13 @@ _CHROMINANCE = (
 
 
 def quantisation(quality: int) -> np.ndarray:
-  """The luminance and the chrominance table at this quality, 1 to 100: `[2, 8, 8]`."""
+  """Gives the luminance and the chrominance table at this quality, 1 to 100: `[2, 8, 8]`."""
   percent = 5000 // quality if quality < 50 else 200 - 2 * quality
   return np.clip((np.array([_LUMINANCE, _CHROMINANCE]) * percent + 50) // 100, 1, 255)
 
 
 def compress(images: jax.Array, tables: jax.Array) -> jax.Array:
-  """Unit images `[B, H, W, C]`, C in {1, 3}, after JPEG with these tables `[2, 8, 8]`, chroma at half resolution."""
+  """Applies JPEG's losses with tables `[2, 8, 8]` to unit images `[B, H, W, C]`, C in {1, 3}; chroma is halved."""
   height, width = images.shape[1:3]
   levels = jnp.round(images * 255)
   if images.shape[-1] == 1:
@@ -48,7 +48,7 @@ def compress(images: jax.Array, tables: jax.Array) -> jax.Array:
 
 
 def _fill(levels: jax.Array, multiple: int) -> jax.Array:
-  """The last row and column repeated until the sides are multiples of this."""
+  """Repeats the last row and column until both sides are multiples of `multiple`."""
   sides = [(0, -size % multiple) if axis in (1, 2) else (0, 0) for axis, size in enumerate(levels.shape)]
   return jnp.pad(levels, sides, mode="edge")
 
@@ -66,7 +66,7 @@ def _to_rgb(luma: jax.Array, blueness: jax.Array, redness: jax.Array) -> jax.Arr
 
 
 def _halve(plane: jax.Array) -> jax.Array:
-  """Means of 2x2 pixels; halves are rounded down and up in turn, as libjpeg does."""
+  """Averages 2x2 pixels; rounds halves down and up in turn, as libjpeg does."""
   batch, height, width = plane.shape
   total = plane.reshape(batch, height // 2, 2, width // 2, 2).sum(axis=(2, 4))
   bias = 1.0 + jnp.arange(width // 2) % 2
@@ -74,7 +74,7 @@ def _halve(plane: jax.Array) -> jax.Array:
 
 
 def _double(plane: jax.Array) -> jax.Array:
-  """Twice the size: each new pixel is 3/4 of the nearest one and 1/4 of the next, on either axis."""
+  """Doubles the size: each new pixel is 3/4 of the nearest one plus 1/4 of the next, on each axis."""
   rows, columns = (_doubling_matrix(size) for size in plane.shape[1:])
   return jnp.round(filters.separable(plane[..., None], rows, columns)[..., 0])
 
@@ -89,19 +89,19 @@ def _doubling_matrix(size: int) -> np.ndarray:
 
 
 def _quantise(plane: jax.Array, table: jax.Array) -> jax.Array:
-  """The cosine transform of 8x8 blocks, rounded to multiples of the table, and back: levels 0 to 255."""
+  """Rounds the cosine transform of 8x8 blocks to multiples of the table and transforms back: levels 0 to 255."""
   height, width = plane.shape[1:]
   rows, columns = (np.kron(np.eye(size // 8), _cosines()).astype(np.float32) for size in (height, width))
   steps = jnp.tile(table, (height // 8, width // 8))[None, :, :, None]
   coefficients = filters.separable(plane[..., None] - 128, rows, columns) / steps
-  # Halves, which are common, go away from zero, as in libjpeg; a little is added because they come out inexact.
+  # Round halves, which are common, away from zero as libjpeg does; 1e-4 more because they come out inexact.
   rounded = jnp.sign(coefficients) * jnp.floor(jnp.abs(coefficients) + 0.5001) * steps
   levels = filters.separable(rounded, rows.T, columns.T)[..., 0] + 128
   return jnp.clip(jnp.round(levels), 0, 255)
 
 
 def _cosines() -> np.ndarray:
-  """The orthonormal cosine transform of 8 values: `[8 frequencies, 8 values]`."""
+  """Gives the orthonormal cosine transform of 8 values: `[8 frequencies, 8 values]`."""
   frequencies, places = np.mgrid[:8, :8]
   basis = np.cos(np.pi * frequencies * (2 * places + 1) / 16) / 2
   basis[0] /= np.sqrt(2)

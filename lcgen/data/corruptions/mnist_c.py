@@ -1,7 +1,7 @@
-"""The 15 corruptions of MNIST-C, each in its one published severity, made for 28x28 pixels.
+"""The 15 corruptions of MNIST-C, each in its only published severity, which was made for 28x28 pixels.
 
-Every function is `(key, images, severity) -> images`, as those of `cifar10_c`; the severity is ignored. None rounds to
-8 bits between its stages. On other sizes, stripes and lines keep their share of the image.
+Every function is `(key, images, severity) -> images` as in `cifar10_c`, and ignores the severity. None rounds to 8 bits
+between its stages. On images of other sizes, stripes keep their share of the image and lines still cross it.
 
 Source: Mu and Gilmer, "MNIST-C: a robustness benchmark for computer vision", 2019 (arXiv:1906.02337), and its code.
 """
@@ -14,22 +14,22 @@ from lcgen.data.corruptions.cifar10_c import Corruption
 
 
 def shot_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Every value a Poisson count of photons, of which white has 3 on average."""
+  """Draws a Poisson count of photons for every value; white has 3 on average."""
   del severity
   return fields.photons(key, images, 3.0)
 
 
 def impulse_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Salt and pepper on 17 % of the values."""
+  """Sets 17 % of the values to 0 or 1 with equal probability (salt and pepper)."""
   del severity
   return fields.salt_and_pepper(key, images, 0.17)
 
 
 def glass_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Gaussian blur, neighbours swapped at random twice, Gaussian blur.
+  """Blurs with a Gaussian, swaps neighbours at random twice, and blurs again.
 
-  The original's Gaussian (0.7 pixels) takes the columns of grey images for channels and so blurs along y alone: so it
-  is here.
+  The original's Gaussian (0.7 pixels) takes the columns of grey images for channels, so that it blurs along y alone.
+  This function does the same.
   """
   del severity
   height, width = images.shape[1:3]
@@ -41,13 +41,13 @@ def glass_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Ar
 
 
 def _swap(key: jax.Array, images: jax.Array) -> jax.Array:
-  """From the last pixel to the third of the third row: half of them swapped with one of the four up and to the left.
+  """Swaps each pixel, with probability 3/8, with its upper, left or upper-left neighbour.
 
-  (One of the four is the pixel itself.) Each swap sees the ones before it.
+  It goes from the last pixel back to the third of the third row. Each swap sees the swaps before it.
   """
   batch, height, width, channels = images.shape
   count = (height - 2) * (width - 2)
-  drawn = jax.random.randint(key, (count, batch, 1, 1, 1), 0, 8)  # from 4 on nothing happens
+  drawn = jax.random.randint(key, (count, batch, 1, 1, 1), 0, 8)  # from 3 on the pixel stays
 
   def swap(step, images):
     row, column = height - 1 - step // (width - 2), width - 1 - step % (width - 2)
@@ -63,9 +63,10 @@ def _swap(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def motion_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Blur along a one-sided line of 21 pixels at an angle within 45 degrees of the horizontal, one an image.
+  """Blurs along a one-sided line; draws an angle within 45 degrees of the horizontal for each image.
 
-  ImageMagick's filter without its rounding; what lies beyond five standard deviations, less than 1e-6, is left out.
+  This is ImageMagick's filter of 21 pixels without its rounding. Weights beyond five standard deviations (below 1e-6)
+  are left out.
   """
   del severity
   angles = jnp.deg2rad(jax.random.uniform(key, images.shape[:1], minval=-45, maxval=45))
@@ -73,40 +74,40 @@ def motion_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.A
 
 
 def shear(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Sheared by ±0.4 radians about the centre: rows shift by sin(0.4) a row and draw together by cos(0.4)."""
+  """Shears by an angle a of ±0.4 radians about the centre: pixel (x, y) reads from (x - y sin(a), y cos(a))."""
   del severity
   angle = 0.4 * _signs(key, images, 1)[:, 0]
   return _affine(images, jnp.ones_like(angle), -jnp.sin(angle), jnp.zeros_like(angle), jnp.cos(angle))
 
 
 def scale(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Shrunk to 0.7 of its size about the centre."""
+  """Shrinks the image to 0.7 of its size about the centre."""
   del key, severity
   larger, none = jnp.full(images.shape[:1], 1 / 0.7), jnp.zeros(images.shape[:1])
   return _affine(images, larger, none, none, larger)
 
 
 def rotate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Turned by ±0.4 radians about the centre."""
+  """Rotates by ±0.4 radians about the centre."""
   del severity
   angle = 0.4 * _signs(key, images, 1)[:, 0]
   return _affine(images, jnp.cos(angle), -jnp.sin(angle), jnp.sin(angle), jnp.cos(angle))
 
 
 def translate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Shifted by ±3 pixels on either axis, zeros moved in."""
+  """Shifts by ±3 pixels on each axis; zeros move in."""
   del severity
   same = jnp.broadcast_to(jnp.eye(2)[None], (len(images), 2, 2))
   return _warp(images, same, 3.0 * _signs(key, images, 2))
 
 
 def _signs(key: jax.Array, images: jax.Array, count: int) -> jax.Array:
-  """`[B, count]` of -1 and 1."""
+  """Draws -1 or 1 with equal probability, `[B, count]`."""
   return jax.random.rademacher(key, (len(images), count), jnp.float32)
 
 
 def _affine(images: jax.Array, xx: jax.Array, xy: jax.Array, yx: jax.Array, yy: jax.Array) -> jax.Array:
-  """Each pixel read from where a matrix (its four entries `[B]`) takes it, the centre fixed; zeros beyond the image."""
+  """Reads each pixel from the place to which a matrix (entries `[B]`) takes it; the centre is fixed, zeros outside."""
   matrix = jnp.stack([jnp.stack([xx, xy], axis=-1), jnp.stack([yx, yy], axis=-1)], axis=1)
   height, width = images.shape[1:3]
   centre = jnp.array([[(width - 1) / 2, (height - 1) / 2]])
@@ -119,13 +120,13 @@ def _warp(images: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def brightness(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """0.5 added to the HSV value."""
+  """Adds 0.5 to the HSV value."""
   del key, severity
   return colours.brighten(images, 0.5)
 
 
 def stripe(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """The left and the right quarter inverted."""
+  """Inverts the left and the right quarter of the image."""
   del key, severity
   width = images.shape[2]
   columns = jnp.arange(width).reshape(1, 1, -1, 1)
@@ -133,10 +134,10 @@ def stripe(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
 
 
 def fog(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Clouds (diamond-square plasma) added, and the range scaled back to the image's.
+  """Adds clouds (diamond-square plasma) and scales the result back to the image's range.
 
-  The original takes a corner of clouds on 256x256 pixels; here the extremes that set their range are those of every
-  fourth pixel, which differ by some per cent (`fields.plasma_corner`).
+  The original takes a corner of clouds on 256x256 pixels. Here their range is that of every fourth pixel, which differs
+  by a few per cent (`fields.plasma_corner`).
   """
   del severity
   height, width = images.shape[1:3]
@@ -145,7 +146,7 @@ def fog(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
 
 
 def spatter(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Grey mud where smoothed normal noise is high."""
+  """Covers the image with grey mud wherever smoothed normal noise is high."""
   del severity
   noise = 0.65 + 0.3 * fields.normal(key, (*images.shape[:3], 1))
   liquid = filters.gaussian(noise, (1.0,), 1)
@@ -153,7 +154,7 @@ def spatter(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array
 
 
 def dotted_line(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """A dotted line from the left to the right side, its ends at random rows; two columns off, two on."""
+  """Adds a dotted line from the left to the right side; its ends are at random rows, two columns are off, two on."""
   del severity
   height, width = images.shape[1:3]
   ends = jax.random.randint(key, (len(images), 2), 0, height - 1).astype(jnp.float32)
@@ -164,7 +165,7 @@ def dotted_line(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.A
 
 
 def zigzag(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """A zigzag across the image from a random row, tilted a little; teeth 4 pixels long, 2 high to either side."""
+  """Adds a slightly tilted zigzag from a random row; its teeth are 4 pixels long and 2 high to each side."""
   del severity
   height, width = images.shape[1:3]
   tooth, left, right = 2.0, 2.0, width - 3.0
@@ -185,10 +186,10 @@ def zigzag(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
 
 
 def _lines(columns: jax.Array, rows: jax.Array, height: int, width: int) -> jax.Array:
-  """Lines through given points, bright in their middle, dark from 1.45 rows away: `[B, height, width, 1]`, at least 0.
+  """Draws lines through given points, bright in the middle and 0 from 1.45 rows away: `[B, height, width, 1]`.
 
   Args:
-    columns: `[B, points]`, growing along the second axis.
+    columns: `[B, points]`, increasing along the second axis.
     rows: `[B, points]`.
     height: Pixels.
     width: Pixels.
@@ -203,7 +204,7 @@ def _lines(columns: jax.Array, rows: jax.Array, height: int, width: int) -> jax.
 
 
 def canny_edges(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Canny's edges in white on black."""
+  """Replaces the image by its Canny edges, white on black."""
   del key, severity
   found = edges.canny(colours.grey(images)[..., 0])
   return jnp.broadcast_to(found[..., None], images.shape).astype(images.dtype)

@@ -1,0 +1,278 @@
+"""Declares settings: dataclass fields with a check, a sentence of help, and whether trained networks depend on them.
+
+A settings class looks like this:
+
+  @dataclasses.dataclass(frozen=True)
+  class Langevin:
+    steps: int = field(100, at_least(1), "Gradient steps from a draw of the prior to the sample.")
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from lcgen.runtime import errors, registry
+
+Settings = TypeVar("Settings")
+Choices = str | Iterable[str] | Callable[[], Iterable[str]]
+
+_LONGEST = 200  # characters of a wrong value that an error shows
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+  """The type and the allowed values of a field.
+
+  Attributes:
+    type: of the value; an int is accepted as a float, and a text or a list as a tuple.
+    holds: tells whether a value of this type is allowed.
+    words: the allowed values, as in "must be WORDS"; a function if plug-ins add to them.
+    meaning: converts a notation such as "all" to the value that it stands for, before the check.
+    joined: whether config files and flags write a tuple as one text with commas. The parser of tuple flags refuses
+      items such as `clip:share=0.5`.
+  """
+
+  type: type
+  holds: Callable[[Any], bool]
+  words: str | Callable[[], str]
+  meaning: Callable[[Any], Any] = lambda value: value
+  joined: bool = False
+
+  @property
+  def text(self) -> str:
+    """The allowed values in words."""
+    return self.words if isinstance(self.words, str) else self.words()
+
+  def value(self, given: Any, key: str) -> Any:
+    """Converts a given value and checks it.
+
+    Raises:
+      InputError: if the value is not allowed; the message starts with `config.KEY=VALUE`.
+    """
+    value = self.meaning(_converted(given, self.type))
+    if type(value) is not self.type or not self.holds(value):
+      raise errors.InputError(f"config.{key}={_shown(value)}: must be {self.text}")
+    return value
+
+
+def _converted(value: Any, kind: type) -> Any:
+  if kind is float and type(value) is int:
+    return float(value)
+  if kind is tuple and isinstance(value, str | list | tuple):
+    parts = [value] if isinstance(value, str) else value
+    return tuple(item for part in parts for item in (part.split(",") if isinstance(part, str) else [part]))
+  return value
+
+
+def _shown(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def at_least(bound: int) -> Check:
+  """Allows whole numbers of at least `bound`."""
+  return Check(int, lambda value: value >= bound, f"a whole number of at least {bound}")
+
+
+def one_of(*choices: Choices) -> Check:
+  """Allows one of these texts; a choice may also be a registry, or a function that returns texts."""
+  return Check(str, lambda value: value in _listed(choices), lambda: f"one of {', '.join(_listed(choices))}")
+
+
+def some_of(*choices: Choices, joined: bool = False) -> Check:
+  """Allows one or more of these texts, each once."""
+  return Check(
+    tuple,
+    lambda value: len(value) > 0 and _distinct(value) and all(item in _listed(choices) for item in value),
+    lambda: f"one or more, each once, of {', '.join(_listed(choices))}",
+    joined=joined,
+  )
+
+
+def each(
+  known: Callable[[str], bool],
+  words: str | Callable[[], str],
+  meaning: Callable[[Any], Any] = lambda value: value,
+  joined: bool = False,
+) -> Check:
+  """Allows one or more texts, each once, that `known` accepts."""
+  holds = lambda value: len(value) > 0 and _distinct(value) and all(map(known, map(str, value)))
+  return Check(tuple, holds, words, meaning, joined)
+
+
+def _listed(choices: Iterable[Choices]) -> list[str]:
+  texts = []
+  for choice in choices:
+    texts += [choice] if isinstance(choice, str) else choice() if callable(choice) else choice
+  return texts
+
+
+def _distinct(value: tuple[Any, ...]) -> bool:
+  return all(item not in value[:place] for place, item in enumerate(value))  # items may be unhashable
+
+
+def _is_module(name: Any) -> bool:
+  return isinstance(name, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name) is not None
+
+
+positive = Check(float, lambda value: 0 < value < float("inf"), "a finite number above 0")
+non_negative = Check(float, lambda value: 0 <= value < float("inf"), "a finite number of at least 0")
+share = Check(float, lambda value: 0 <= value <= 1, "a number in [0, 1]")
+proper_share = Check(float, lambda value: 0 < value < 1, "a number between 0 and 1, both excluded")
+decay = Check(float, lambda value: 0 <= value < 1, "a number in [0, 1)")
+switch = Check(bool, lambda value: True, "True or False")
+text = Check(str, lambda value: True, "a text")
+name = Check(str, lambda value: value != "", "a text that is not empty")
+widths = Check(
+  tuple, lambda value: len(value) > 0 and all(isinstance(w, int) and w > 0 for w in value), "positive whole numbers"
+)
+counts = Check(tuple, lambda value: all(type(n) is int and n > 0 for n in value), "whole numbers of at least 1")
+shares = Check(
+  tuple,
+  lambda value: len(value) > 0 and _distinct(value) and all(type(s) in (int, float) and 0 < s <= 1 for s in value),
+  "one or more numbers, each once, above 0 and at most 1",
+)
+modules = Check(
+  tuple,
+  lambda value: _distinct(value) and all(map(_is_module, value)),
+  "names of modules, each once, such as my_sampler",
+)
+
+
+def field(default: Any, check: Check, help: str = "", free: bool = False) -> Any:
+  """Declares a field of a settings class.
+
+  Args:
+    default: its value if a config does not set it.
+    check: its type and allowed values.
+    help: a sentence, under 120 characters.
+    free: whether it may change between two commands on one workdir, because no trained network depends on it.
+  """
+  return dataclasses.field(default=default, metadata={"check": check, "help": help, "free": free})
+
+
+def section(settings: type, free: bool = False) -> Any:
+  """Declares a field that holds settings of its own; `free` applies to all of its fields."""
+  return dataclasses.field(default_factory=settings, metadata={"section": settings, "free": free})
+
+
+def extended(settings: type, sections: Mapping[str, tuple[type, bool]]) -> type:
+  """Returns a subclass of a settings class with further sections.
+
+  Args:
+    settings: the class.
+    sections: settings class of each section by its name, and whether it is free. A section that exists already is
+      replaced if the new settings are a subclass of its own.
+
+  Raises:
+    InputError: if the class has another field of this name.
+  """
+  known = {one.name: one.metadata.get("section") for one in dataclasses.fields(settings)}
+  for label, (own, _) in sections.items():
+    if label in known and (known[label] is None or not issubclass(own, known[label])):
+      raise errors.InputError(f"{label!r} is a field of {settings.__name__} already; register it by another name")
+  new = [(label, own, section(own, free)) for label, (own, free) in sections.items() if own is not known.get(label)]
+  if not new:
+    return settings
+  namespace = {"__doc__": settings.__doc__, "__module__": settings.__module__}
+  return dataclasses.make_dataclass(settings.__name__, new, bases=(settings,), namespace=namespace, frozen=True)
+
+
+def summary(settings: type) -> str:
+  """Returns the first line of a settings class's docstring."""
+  return (settings.__doc__ or "").strip().partition("\n")[0]
+
+
+class Key(NamedTuple):
+  """A declared key: its dotted name, its field, the settings class that has it, and whether it is free."""
+
+  name: str
+  field: dataclasses.Field
+  owner: type
+  free: bool
+
+  @property
+  def check(self) -> Check:
+    return self.field.metadata["check"]
+
+  @property
+  def default(self) -> Any:
+    """The default in the notation of config files and flags."""
+    return ",".join(self.field.default) if self.check.joined else self.field.default
+
+
+def keys(settings: type, prefix: str = "", free: bool = False) -> Iterator[Key]:
+  """Yields every declared key, depth first, in declared order."""
+  for one in _fields(settings):
+    own = free or one.metadata["free"]
+    if nested := one.metadata.get("section"):
+      yield from keys(nested, f"{prefix}{one.name}.", own)
+    else:
+      yield Key(prefix + one.name, one, settings, own)
+
+
+def _fields(settings: type) -> tuple[dataclasses.Field, ...]:
+  found = dataclasses.fields(settings)
+  for one in found:
+    if not one.metadata.keys() & {"check", "section"}:
+      raise errors.InputError(f"{settings.__name__}.{one.name}: declare it by lcgen.runtime.fields.field(...)")
+  return found
+
+
+def parse(
+  settings: type[Settings], values: Mapping[str, Any], prefix: str = "", renamed: Mapping[str, str] | None = None
+) -> Settings:
+  """Builds settings from nested mappings; a missing field takes its default.
+
+  Args:
+    settings: the class.
+    values: by field name.
+    prefix: of the dotted keys in errors, such as "vae.".
+    renamed: new names of renamed keys, for errors.
+
+  Raises:
+    InputError: if a key is unknown, of the wrong type or out of range. It names the key and the allowed values.
+  """
+  declared = {one.name: one for one in _fields(settings)}
+  for key in values:
+    if key not in declared:
+      raise unknown(f"{prefix}{key}", declared, renamed)
+  result = {}
+  for key, given in values.items():
+    path = prefix + key
+    if (nested := declared[key].metadata.get("section")) is None:
+      result[key] = declared[key].metadata["check"].value(given, path)
+    elif isinstance(given, Mapping):
+      result[key] = parse(nested, given, f"{path}.", renamed)
+    else:
+      names = ", ".join(sorted(one.name for one in dataclasses.fields(nested)))
+      raise errors.InputError(f"config.{path}={_shown(given)}: must be a section with {names}")
+  return settings(**result)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Returns `{"vae.epochs": 3, ...}` for nested mappings."""
+  result = {}
+  for key, value in values.items():
+    result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+  return result
+
+
+def unknown(path: str, there: Iterable[str], renamed: Mapping[str, str] | None = None) -> errors.InputError:
+  """Builds the error for an unknown key. It gives the new name, or else the nearest and all names of the section."""
+  if renamed and path in renamed:
+    return errors.InputError(f"config.{path}: is called config.{renamed[path]} now; write that")
+  names = sorted(there)
+  near = registry.nearest(path.rpartition(".")[2], names)
+  listed = f"; there are {', '.join(names)}" if names else ""
+  return errors.InputError(f"config.{path[:_LONGEST]}: unknown key{near}{listed}")
+
+
+def check(settings: Any) -> None:
+  """Checks settings that were built by hand.
+
+  Raises:
+    InputError: if a field is of the wrong type or out of range. It names the field and the allowed values.
+  """
+  parse(type(settings), dataclasses.asdict(settings))

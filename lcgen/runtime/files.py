@@ -1,0 +1,95 @@
+"""Reads and writes the files of a run: strict JSON, arrays, and the file of metrics. Each is written whole."""
+
+import io
+import json
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from lcgen.runtime import errors, old_results
+
+
+def is_writer() -> bool:
+  """Tells whether this process writes: the first of several does. One that has not loaded JAX is alone."""
+  jax = sys.modules.get("jax")
+  return jax is None or jax.process_index() == 0
+
+
+def write_json(path: epath.Path, content: Any) -> None:
+  """Writes strict JSON whole or not at all; numbers that are not finite become null."""
+  write_text(path, json.dumps(strict(content), indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: epath.Path) -> Any:
+  """Reads JSON of a finished run.
+
+  Raises:
+    InputError: the file is missing or cannot be read.
+  """
+  try:
+    return json.loads(path.read_text())
+  except (FileNotFoundError, NotADirectoryError) as error:
+    raise errors.InputError(f"{path.parent}: there is no {path.name}; name the workdir of a finished run") from error
+  except (OSError, ValueError) as error:
+    raise errors.InputError(f"{path} cannot be read ({error}); run --stage=evaluate on that workdir again") from error
+
+
+def strict(content: Any) -> Any:
+  """Replaces numbers that are not finite by None, at any depth: JSON has no NaN."""
+  if isinstance(content, Mapping):
+    return {key: strict(value) for key, value in content.items()}
+  if isinstance(content, list | tuple):
+    return [strict(value) for value in content]
+  return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_text(path: epath.Path, text: str) -> None:
+  """Writes a text whole or not at all."""
+  write_bytes(path, text.encode())
+
+
+def write_arrays(path: epath.Path, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes a compressed `.npz` whole or not at all."""
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, **arrays)
+  write_bytes(path, buffer.getvalue())
+
+
+def write_bytes(path: epath.Path, content: bytes) -> None:
+  """Writes a file whole or not at all; the first of several processes does."""
+  if not is_writer():
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  unfinished = path.with_name(path.name + ".unfinished")
+  unfinished.write_bytes(content)
+  unfinished.replace(path)
+
+
+class MetricsFile:
+  """`metrics.jsonl`: one JSON object a line, `{"phase", "kind", "step", "epoch", "terms": {name: [one a seed]}}`.
+
+  The terms of classifiers are nested by their arms.
+  """
+
+  def __init__(self, path: epath.Path):
+    self._path = path
+
+  def write(self, record: Mapping[str, Any]) -> None:
+    """Adds a record."""
+    if is_writer():
+      with self._path.open("a") as file:
+        file.write(json.dumps(strict(record), allow_nan=False) + "\n")
+
+  def read(self) -> list[dict[str, Any]]:
+    """Reads all records, also those of older versions; skips a line that a killed run left unfinished."""
+    lines = self._path.read_text().splitlines(keepends=True) if self._path.exists() else []
+    return [old_results.record(json.loads(line)) for line in lines if line.endswith("\n")]
+
+  def truncate(self, phase: str, step: int) -> None:
+    """Removes the records that a killed run wrote of this phase after `step`, the step it is resumed from."""
+    kept = [record for record in self.read() if record["phase"] != phase or record["step"] <= step]
+    write_text(self._path, "".join(json.dumps(strict(record), allow_nan=False) + "\n" for record in kept))
