@@ -9,7 +9,7 @@ _CHANNELS = (32, 64, 128, 256, 512, 1024)
 
 
 def get_config(variant: str = "") -> common.Config:
-  """Variants: `paper`, `code`, `engel`, `small` (32x32, for two CPU cores), `smoke` (shows only that it runs)."""
+  """Gives a variant: `paper`, `code`, `engel`, `small` (32x32, for two CPU cores), `smoke` (shows that it runs)."""
   config = common.base()
   config.data.update(source="tfds", name="cifar10", image_size=64)
   config.vae.update(architecture="conv", channels=_CHANNELS, latent_dim=256, epochs=60, batch_size=128)
@@ -34,7 +34,7 @@ def _paper(config: common.Config) -> None:
 
 def _code(config: common.Config) -> None:
   common.code(config)
-  config.classifier.update(learning_rate=0.0005, share=0.125)  # and weight decay 1e-5, which is left out
+  config.classifier.update(learning_rate=0.0005, share=0.125)  # the code's weight decay, 1e-5, is left out
   config.audit.update(learning_rate=0.0005, share=0.125)
   config.evaluate.sets = ("test", "diagnostic", "cifar10_corrupted")
 

