@@ -1,4 +1,4 @@
-"""Saved states, each sealed with the digests of its files and held against them before use; the only use of Orbax."""
+"""Checkpoints by Orbax, each sealed with the digests of its files, which are verified before use."""
 
 import functools
 import hashlib
@@ -10,23 +10,21 @@ from typing import Any
 
 import jax
 from etils import epath
-from orbax.checkpoint import v1 as ocp
 
-import lcgen
-from lcgen.reporting import report
-from lcgen.runtime import errors, parallel
+from lcgen.runtime import cluster, errors, files, parallel
+from lcgen.runtime.version import VERSION
 
 _log = logging.getLogger(__name__)
 
-_SEAL = "seal.json"  # in a checkpoint's folder: a digest of its second line, and there what was written
-_KEPT = 3  # checkpoints: two whole ones are left where a run is killed before it has sealed the third
+_SEAL = "seal.json"  # beside each checkpoint. Line 1: SHA-256 of line 2. Line 2: JSON with the digest of every file.
+_KEPT = 3  # checkpoints, so that two whole ones are left if a run is killed before it seals the third
 
 
 class Checkpoints:
   """The checkpoints of one phase, `<directory>/<step>/`, each written whole or not at all.
 
-  Saving goes on in the background. A checkpoint counts once it is sealed and as long as every file is what was written:
-  what a killed run left unfinished, or a disk has damaged, is passed over for the one before, and written again.
+  Saving runs in the background. A checkpoint counts once it is sealed, and as long as every file matches its digest.
+  An unfinished or damaged one is skipped in favour of the one before, and written again.
   """
 
   def __init__(self, directory: epath.PathLike):
@@ -36,28 +34,30 @@ class Checkpoints:
     self._sealing: futures.Future[None] | None = None
 
   @functools.cached_property
-  def _checkpointer(self) -> ocp.training.Checkpointer:
+  def _checkpointer(self) -> Any:
+    from orbax.checkpoint import v1 as ocp  # takes 0.3 s, which a look at a run need not wait for
+
     policy = ocp.training.preservation_policies.LatestN(_KEPT)
     return ocp.training.Checkpointer(self._directory, preservation_policy=policy, cleanup_tmp_directories=True)
 
   def save(self, step: int, state: Any, record: Mapping[str, Any]) -> None:
-    """Saves a pytree of arrays, and a JSON-able record beside it."""
+    """Saves a pytree of arrays and a JSON-able record beside it, in the background."""
     self._wait()
-    about = {"lcgen": lcgen.__version__, "leaves": _described(state), "record": dict(record)}
+    about = {"lcgen": VERSION, "leaves": _described(state), "record": dict(record)}
     written = self._checkpointer.save_async(step, state, force=True, overwrite=True)
     self._sealing = self._sealer.submit(self._seal, written, step, about)
     self.latest = step
 
   @property
   def record(self) -> dict[str, Any]:
-    """What was saved beside the newest state."""
+    """The record that was saved beside the newest state."""
     return self._about["record"]
 
   def restore(self, abstract: Any) -> Any:
-    """The newest state, in the structure, shapes and shardings of `abstract`.
+    """Restores the newest state in the structure, shapes and shardings of `abstract`.
 
     Raises:
-      InputError: where it has another structure; names the first difference, and the version that wrote it.
+      InputError: if it has another structure. It names the first difference and the version that wrote the state.
     """
     about, wanted = self._about, _described(abstract)
     if about["leaves"] != wanted:
@@ -75,16 +75,16 @@ class Checkpoints:
     return _read_seal(self._directory / str(self.latest))
 
   def _seal(self, written: Any, step: int, about: dict[str, Any]) -> None:
-    """Waits until a state is on disk, and then writes what makes it count."""
+    """Waits until a state is on disk, then writes its seal."""
     folder = self._directory / str(step)
     try:
       written.result()
-    except ValueError as error:  # how TensorStore says that a file could not be written
+    except ValueError as error:  # TensorStore's error for a failed write
       raise OSError(f"{folder} could not be written: {error}") from error
     if jax.process_index() != 0:
       return
     text = json.dumps(about | {"files": {name: _digest(folder / name) for name in _files(folder)}})
-    report.write_text(folder / _SEAL, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    files.write_text(folder / _SEAL, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
   def _wait(self) -> None:
     if self._sealing is not None:
@@ -103,29 +103,29 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_) -> None:
-    if error is None or not parallel.is_of_lost(error):  # for a lost process nobody waits
+    if error is None or not cluster.is_of_lost(error):  # to wait for a lost process would never end
       self.close()
 
 
 def abstract(state: Any, sharding: jax.sharding.Sharding) -> Any:
-  """Shapes, types and the sharding of a state, for `Checkpoints.restore`."""
+  """Gives the shapes, types and sharding of a state, for `Checkpoints.restore`."""
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
 
 
 def _agreed(step: int | None) -> int | None:
-  """What the first process has found."""
+  """Gives every process the step that the first one has found. Collective."""
   found = parallel.of_first(-1 if step is None else step)
   return None if found < 0 else found
 
 
 def _described(state: Any) -> dict[str, str]:
-  """Type and shape of every leaf by its path."""
+  """Gives type and shape of every leaf by its path."""
   named = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
   return {named(path): f"{leaf.dtype}{[*leaf.shape]}" for path, leaf in jax.tree.leaves_with_path(state)}
 
 
 def _newest_whole(directory: epath.Path) -> int | None:
-  """The newest step whose files are all what was written."""
+  """Finds the newest step whose files all match their digests."""
   steps = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()] if directory.exists() else []
   for step in sorted(steps, reverse=True):
     damage = _damage(directory / str(step))
@@ -136,7 +136,7 @@ def _newest_whole(directory: epath.Path) -> int | None:
 
 
 def _damage(folder: epath.Path) -> str | None:
-  """What is wrong with a checkpoint, None where nothing is."""
+  """Says what is wrong with a checkpoint; None if nothing is."""
   if not (folder / _SEAL).exists():
     return "it was not finished"
   try:
@@ -152,7 +152,7 @@ def _damage(folder: epath.Path) -> str | None:
 
 
 def _read_seal(folder: epath.Path) -> dict[str, Any]:
-  """What a checkpoint's seal says; raises a ValueError where it is not what was written."""
+  """Reads a checkpoint's seal; raises a ValueError if it is damaged."""
   digest, _, text = (folder / _SEAL).read_bytes().partition(b"\n")
   if digest != hashlib.sha256(text).hexdigest().encode():
     raise ValueError(f"{folder / _SEAL} is damaged")
@@ -160,7 +160,7 @@ def _read_seal(folder: epath.Path) -> dict[str, Any]:
 
 
 def _files(folder: epath.Path) -> list[str]:
-  """The names of all files in a checkpoint's folder but the seal, relative to it."""
+  """Lists all files in a checkpoint's folder but the seal, relative to it."""
   found = ((epath.Path(place), name) for place, _, names in folder.walk() for name in names)
   return sorted(str((place / name).relative_to(folder)) for place, name in found if name != _SEAL)
 
