@@ -1,8 +1,8 @@
 """Fits decoded pixel values to the data's by one monotone map.
 
 Decoded images hold small values where the data are exactly black, and a classifier trained on them learns those
-artefacts. The map is found once per VAE, on training images and their reconstructions, by matching the two
-distributions of pixel values: a table of 256 entries over [0, 1], read with linear interpolation.
+artefacts. The map matches the pixel values of reconstructions to those of the training images, in distribution. It is
+computed once for each seed's generator: a table of 256 entries over [0, 1], read with linear interpolation.
 """
 
 import jax
@@ -12,12 +12,12 @@ LEVELS = 256
 
 
 def identity() -> jax.Array:
-  """The map that changes nothing, `[LEVELS]`."""
+  """Gives the map that changes nothing, `[LEVELS]`."""
   return jnp.linspace(0.0, 1.0, LEVELS)
 
 
 def histogram(unit: jax.Array, mask: jax.Array) -> jax.Array:
-  """Counts of pixel values of the unmasked images, each at the next of the `LEVELS` grid points above it.
+  """Counts the pixel values of some images, each rounded up to one of the `LEVELS` grid points.
 
   Args:
     unit: images in [0, 1], `[B, H, W, C]`.
@@ -26,13 +26,13 @@ def histogram(unit: jax.Array, mask: jax.Array) -> jax.Array:
   Returns:
     `[LEVELS]`.
   """
-  bins = jnp.ceil(unit * (LEVELS - 1) - 1e-3).astype(jnp.int32)  # 1e-3 of a level: grid points stay themselves
+  bins = jnp.ceil(unit * (LEVELS - 1) - 1e-3).astype(jnp.int32)  # 1e-3 of a level keeps grid points in place
   weights = jnp.broadcast_to(mask[:, None, None, None], unit.shape).astype(jnp.float32)
   return jnp.zeros(LEVELS).at[bins.ravel()].add(weights.ravel(), mode="clip")
 
 
 def fit(decoded_counts: jax.Array, data_counts: jax.Array) -> jax.Array:
-  """The monotone map under which decoded values are distributed like the data's.
+  """Computes the monotone map under which decoded values are distributed like the data's.
 
   Args:
     decoded_counts: `histogram` of decoded pixels, `[LEVELS]`, summed over any number of images.
