@@ -1,12 +1,13 @@
-"""What a constraint is: an energy on latents that a critic has learnt, and an actor that moves latents down it.
+"""Constraints: an energy on latents that a critic has learnt, and an actor that moves latents down it.
 
-Labels, realism and rules are learnt alike (`lcgen.constraints.learning`); they differ in what the critic was shown.
+Labels, realism and rules are learnt alike (`lcgen.constraints.learning`); they differ in the critic's training data.
 Constraints compose, `a & b`, `a | b`, `~a`, `2.0 * a`, into constraints that every sampler takes. They are pytrees:
-they go into jitted functions as arguments, and compile once for each structure.
+jitted functions take them as arguments, and compile once for each structure with its weights.
 
 Energies add up as logarithms of probabilities do (products of experts; Du et al. 2020, Nie et al. 2021):
 E(a & b) = E(a) + E(b), E(a | b) = -log(exp(-E(a)) + exp(-E(b))). A negation stays among real latents: it is the union
-of the other classes, so that "not a 3" is another digit and not noise.
+of the other classes, so that "not a 3" is another digit and not noise. A critic with one class, as for realism, has no
+others; there a negation reverses the logit.
 """
 
 import functools
@@ -17,26 +18,26 @@ from flax import struct
 
 from lcgen.models import actor_critic, losses
 
-CERTAIN = 0.95  # the least probability of a class, among the others of its critic, that counts as belonging to it
+CERTAIN = 0.95  # the least probability of a class, among all classes of its critic, for a latent to belong to it
 
 
 class Constraint:
-  """What all constraints can do; latents are `[B, L]`."""
+  """The interface of all constraints; latents are `[B, L]`."""
 
   def energy(self, latents: jax.Array) -> jax.Array:
-    """-log of how far the constraint holds, `[B]`, low where it does."""
+    """Computes the energy, `[B]`, which is low if the constraint holds: -log D for one critic."""
     raise NotImplementedError
 
   def holds(self, latents: jax.Array) -> jax.Array:
-    """Whether the critics accept the latents, bool `[B]`."""
+    """Tells whether the critics accept the latents, bool `[B]`."""
     raise NotImplementedError
 
   def logits(self, latents: jax.Array) -> jax.Array:
-    """What each critic in the constraint says, in the order in which it was put together, `[B, critics]`."""
+    """Computes the logit of each critic, in the order in which the constraint was composed, `[B, critics]`."""
     raise NotImplementedError
 
   def propose(self, latents: jax.Array) -> jax.Array:
-    """The actors' amortised moves (Eq. 5), `[B, L]`."""
+    """Applies the actors' amortised moves (Eq. 5), `[B, L]`."""
     raise NotImplementedError
 
   def __and__(self, other: "Constraint") -> "Constraint":
@@ -65,8 +66,8 @@ class Learnt(Constraint):
     actor: the network that proposes, G(z, y).
     energy_variables: the critic's.
     actor_variables: the actor's.
-    condition: y, `[K]` for all latents or `[B, K]` for each its own.
-    negated: for K = 1, where there is no other class.
+    condition: y, `[K]` for all latents or `[B, K]` with one for each.
+    negated: whether the logit is reversed; only for K = 1, which has no other class.
   """
 
   critic: actor_critic.Critic = struct.field(pytree_node=False)
@@ -80,7 +81,7 @@ class Learnt(Constraint):
     return losses.constraint_loss(self.logits(latents)[:, 0], True)
 
   def holds(self, latents: jax.Array) -> jax.Array:
-    """D(z, y) > 1/2, and y is `CERTAIN` among all conditions of this critic."""
+    """Tells whether D(z, y) > 1/2 and y is `CERTAIN` among all conditions of this critic."""
     conditions = self._conditions(latents)
     classes = conditions.shape[1]
     of_class = lambda shift: self._logit(latents, jnp.roll(conditions, shift, axis=1))
@@ -93,7 +94,7 @@ class Learnt(Constraint):
     return (-logit if self.negated else logit)[:, None]
 
   def propose(self, latents: jax.Array) -> jax.Array:
-    if self.negated:  # the prior is not real as it is
+    if self.negated:  # draws from the prior are not real anyway
       return latents
     return self.actor.apply(self.actor_variables, latents, self._conditions(latents))
 
@@ -127,7 +128,7 @@ class _Several(Constraint):
 
 @struct.dataclass
 class All(_Several):
-  """All parts hold; one actor after another proposes."""
+  """Holds if all parts hold. Their actors propose one after another."""
 
   def energy(self, latents: jax.Array) -> jax.Array:
     return self._energies(latents).sum(axis=0)
@@ -147,7 +148,7 @@ class All(_Several):
 
 @struct.dataclass
 class Any(_Several):
-  """At least one part holds; for each latent the actor of the part that is nearest to holding proposes."""
+  """Holds if any part holds. For each latent the actor of the part with the least energy proposes."""
 
   def energy(self, latents: jax.Array) -> jax.Array:
     return -jax.nn.logsumexp(-self._energies(latents), axis=0)
@@ -169,7 +170,7 @@ class Any(_Several):
 
 @struct.dataclass
 class Others(Any):
-  """All other classes of one critic; the negation is the class itself."""
+  """All other classes of one critic. The negation is the class itself."""
 
   def __invert__(self) -> Constraint:
     last = self.parts[-1]

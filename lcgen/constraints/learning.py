@@ -1,9 +1,10 @@
-"""Learning constraints on a trained VAE: labels, realism and rules, each an actor and an energy, all repetitions."""
+"""Learns constraints on a trained generator: labels, realism and rules. Each has an actor and an energy per seed."""
 
 import dataclasses
 import json
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,23 +12,25 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from lcgen.constraints import algebra, rule_spec, samplers
+from lcgen.constraints import algebra, draws, energy_phase, game_phase, rule_spec, samplers
+from lcgen.constraints.draws import ConstraintSource, Exemplars
 from lcgen.constraints.rule_spec import Rule
-from lcgen.reporting import report
-from lcgen.runtime import parallel
-from lcgen.training import train_state as states
-from lcgen.training.context import Phases, Source
+from lcgen.constraints.settings import ConstraintSettings
+from lcgen.generator.frozen import Frozen, decode
+from lcgen.runtime import files, parallel
+from lcgen.training import loop
+from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
-HOLDS = np.array([0.0, 1.0], np.float32)  # the condition of a rule's pair
-_BATCH = 2048  # images that a rule sees at once, of each repetition
+HOLDS = np.array([0.0, 1.0], np.float32)  # the condition of a rule's pair under which the rule holds
+_BATCH = 2048  # images of each seed that a rule judges at once
 
 
 @struct.dataclass
 class Pair:
-  """What a constraint is learnt as: the parameters that latents are moved with, `[S, ...]`."""
+  """The parameters of a learnt constraint's actor and energy, `[S, ...]`."""
 
   actor: Any
   energy: Any
@@ -38,11 +41,11 @@ class LearntRule:
   """A rule with its pair.
 
   Attributes:
-    name: as the config has it.
-    rule: with its bound in scores.
-    pair: `HOLDS` is the condition that it holds.
-    prior: share of the prior's decoded samples for which it holds, one a repetition.
-    exemplars: the same of the exemplars before they were balanced.
+    name: as in the config.
+    rule: with its bound as a score.
+    pair: learnt for the rule; the rule holds under the condition `HOLDS`.
+    prior: share of the prior's decoded samples for which it holds, one for each seed.
+    exemplars: the same share of the exemplars, before they were balanced.
   """
 
   name: str
@@ -52,113 +55,115 @@ class LearntRule:
   exemplars: list[float]
 
   def holds(self, images: jax.Array) -> np.ndarray:
-    """What the rule itself says of images in [0, 1], `[..., H, W, C]` -> bool `[...]`."""
+    """Applies the rule itself to images in [0, 1], `[..., H, W, C]` -> bool `[...]`."""
     images = np.asarray(images)
     scored = rule_spec.scores(self.rule, images.reshape(-1, *images.shape[-3:]))
     return rule_spec.verdicts(self.rule, scored).reshape(images.shape[:-3])
 
 
-def constraint(phases: Phases, pair: Pair, condition: jax.Array) -> algebra.Learnt:
-  """The constraint of one condition of a pair, for each repetition: every leaf has a leading axis `[S]`.
+def constraint(context: Context, settings: ConstraintSettings, pair: Pair, condition: jax.Array) -> algebra.Learnt:
+  """Builds the constraint of one condition of a pair for all seeds; every leaf has a leading axis `[S]`.
 
   Args:
-    phases: whose networks the pair belongs to.
-    pair: from here.
-    condition: one-hot, `[K]` or, for each latent its own, `[B, K]`.
+    context: of the run.
+    settings: with which the pair was learnt.
+    pair: from a `Learner`.
+    condition: one-hot, `[K]` for all latents or `[B, K]` with one for each.
   """
   return algebra.Learnt(
-    critic=phases.networks.energy,
-    actor=phases.networks.actor,
+    critic=energy_phase.critic(context, settings.energy),
+    actor=game_phase.actor(context, settings.game),
     energy_variables={"params": pair.energy},
     actor_variables={"params": pair.actor},
-    condition=jnp.broadcast_to(condition, (len(phases.seeds), *condition.shape)),
+    condition=jnp.broadcast_to(condition, (len(context.seeds), *condition.shape)),
   )
 
 
 def plain(name: str) -> str:
-  """A rule's name as the name of a folder."""
+  """Converts a rule's name to a folder's name."""
   return re.sub(r"[^\w.]+", "-", name)
 
 
 class Learner:
-  """Learns constraints, or loads them where they have been learnt.
+  """Learns constraints, or restores learnt ones.
 
   Args:
-    phases: of the workdir's config.
+    context: of the run.
     trainer: of the workdir.
-    frozen: the trained VAE and its statistics, `[S, ...]`.
+    frozen: the trained generator and its statistics, `[S, ...]`.
+    settings: of game, energy and rules.
   """
 
-  def __init__(self, phases: Phases, trainer: Trainer, frozen: states.Frozen):
-    self._phases, self._trainer, self._frozen = phases, trainer, frozen
+  def __init__(self, context: Context, trainer: Trainer, frozen: Frozen, settings: ConstraintSettings):
+    self._context, self._trainer, self._frozen, self._settings = context, trainer, frozen, settings
 
-  def labels(self, train: bool = True, source: Source | None = None) -> Pair:
-    """The data set's labels, condition y for each; or those of another source from `Phases.labels`."""
-    source = source or self._phases.labels()
-    game, energy = self._phases.actor_critic(self._frozen, source), self._phases.energy(self._frozen, source)
+  def constraint(self, pair: Pair, condition: jax.Array) -> algebra.Learnt:
+    """Builds the constraint of one condition of a pair, like the function `constraint`."""
+    return constraint(self._context, self._settings, pair, condition)
+
+  def labels(self, train: bool = True, source: ConstraintSource | None = None) -> Pair:
+    """Learns the data set's labels, or those of a source from `draws.labels`; only restores them if not `train`."""
+    phases = self._phases(source or draws.labels(self._context), self._frozen)
     if not train:
-      return _pair(*map(self._trainer.finished, (game, energy)))
-    return _pair(*(self._trainer.train(phase, self._trainer.rows) for phase in (game, energy)))
+      return _pair(*map(self._trainer.finished, phases))
+    return _pair(*(self._trainer.train(phase, self._trainer.rows) for phase in phases))
 
   def realism(self) -> Pair:
-    """Being an image like those of the data set; reads images, if it is not learnt yet, and no labels."""
-    source = self._phases.realism()
-    phases = self._phases.actor_critic(self._frozen, source), self._phases.energy(self._frozen, source)
+    """Learns to be like the images of the data set. Reads no labels, and images only if it is not learnt yet."""
+    phases = self._phases(draws.realism(self._context), self._frozen)
     if all(map(self._trainer.is_finished, phases)):
       return _pair(*map(self._trainer.finished, phases))
     return _pair(*(self._trainer.train(phase, self._trainer.images) for phase in phases))
 
   def rule(self, rule: Rule, trainer: Trainer | None = None) -> LearntRule:
-    """A rule, from samples of the model alone: draws from the prior, made realistic, decoded, and judged by the rule.
+    """Learns a rule from samples of the model alone: draws from the prior, made realistic, decoded and judged by it.
 
     Args:
-      rule: what is to hold.
-      trainer: where the pair is kept, by default the workdir's.
+      rule: to learn.
+      trainer: of the workdir that keeps the pair, by default this one's.
 
     Raises:
-      InputError: where the rule cannot be learnt from: it raises, returns something else, or holds always or never.
+      InputError: if the rule raises, returns something else than verdicts or scores, or holds for too few or too many
+        samples.
     """
-    config = self._phases.config
-    digest = rule.digest(config["rule"], config["sample"]["langevin"])
-    source = self._phases.rule(f"{plain(rule.name)}-{digest}")
+    settings = self._settings
+    digest = rule.digest(dataclasses.asdict(settings.rule), dataclasses.asdict(settings.langevin))
+    source = draws.rule(self._context, settings.rule, f"{plain(rule.name)}-{digest}")
     trainer = trainer or self._trainer
-    record = trainer.workdir / "checkpoints" / source.name / "rule.json"
+    record = trainer.directory(source.name) / "rule.json"
     if record.exists():
       facts, drawn = json.loads(record.read_text()), None
     else:
-      drawn, facts = self._exemplars(rule, source)
+      drawn, facts = self._exemplars(rule, source.epoch_size)
     _log.info(
       "rule %s: holds for %.1f %% of the prior's samples, %.1f %% of the realistic ones",
       rule.name,
       100 * np.mean(facts["prior"]),
       100 * np.mean(facts["exemplars"]),
     )
-    data = {"row": parallel.put(np.arange(source.size), parallel.replicated(trainer.mesh))}
-    game, energy = self._phases.actor_critic(drawn, source), self._phases.energy(drawn, source)
-    pair = _pair(*(trainer.train(phase, data) for phase in (game, energy)))
+    data = {"row": parallel.put(np.arange(source.epoch_size), parallel.replicated(trainer.mesh))}
+    pair = _pair(*(trainer.train(phase, data) for phase in self._phases(source, drawn)))
     if drawn is not None:
-      report.write_json(record, facts)
+      files.write_json(record, facts)
     settled = dataclasses.replace(rule, bound=facts["bound"], value=facts["value"])
     return LearntRule(rule.name, settled, pair, facts["prior"], facts["exemplars"])
 
-  def _exemplars(self, rule: Rule, source: Source) -> tuple[states.Exemplars, dict[str, Any]]:
-    """Draws from the prior moved to where realism holds, half of which the rule holds for."""
-    phases, mesh, realism = self._phases, self._trainer.mesh, self.realism()
-    networks, settings = phases.networks, phases.config["sample"]["langevin"]
-    count = min(_BATCH, source.size)
+  def _phases(self, source: ConstraintSource, frozen: Frozen | Exemplars | None) -> tuple[loop.Phase, loop.Phase]:
+    """Builds the game and the energy of a source."""
+    context, settings = self._context, self._settings
+    game = game_phase.phase(context, settings.game, source, frozen)
+    return game, energy_phase.phase(context, settings.energy, source, frozen)
 
-    def draw(frozen, real, key):
-      prior_key, move_key = jax.random.split(key)
-      start = samplers.prior(prior_key, count, networks.vae.latent_dim)
-      moved = samplers.langevin(move_key, real, start, **settings).latents
-      return moved, *(samplers.decode(z, frozen, model=networks.vae) for z in (moved, start))
-
-    drawn = jax.jit(parallel.over_seeds(draw, mesh, (0, 0, 0)))
-    real, keys = constraint(phases, realism, jnp.ones(1)), phases.keys("rule")
+  def _exemplars(self, rule: Rule, size: int) -> tuple[Exemplars, dict[str, Any]]:
+    """Makes draws from the prior realistic, and balances them so that the rule holds for half of them."""
+    context, mesh = self._context, self._trainer.mesh
+    count = min(_BATCH, size)
+    draw = self._drawing(count)
+    real, keys = self.constraint(self.realism(), jnp.ones(1)), context.keys("rule")
     latents, scored, prior_scored = [], [], []
-    for index in range(-(-source.size // count)):
+    for index in range(-(-size // count)):
       batch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)
-      moved, *decoded = parallel.fetch(drawn(self._frozen, real, batch_keys))
+      moved, *decoded = parallel.fetch(draw(self._frozen, real, batch_keys))
       latents.append(moved)
       for scores, images in zip((scored, prior_scored), decoded, strict=True):  # [S, B, H, W, C]
         scores.append(rule_spec.scores(rule, images.reshape(-1, *images.shape[2:])).reshape(images.shape[:2]))
@@ -166,9 +171,9 @@ class Learner:
     settled = rule_spec.settled(rule, prior_scored)
     holds = rule_spec.verdicts(settled, scored)  # [S, N]
     picked = np.stack(
-      [rule_spec.balanced(rule, row, source.size, seed) for row, seed in zip(holds, phases.seeds, strict=True)]
+      [rule_spec.balanced(rule, row, size, seed) for row, seed in zip(holds, context.seeds, strict=True)]
     )
-    result = states.Exemplars(
+    result = Exemplars(
       latents=np.take_along_axis(latents, picked[..., None], axis=1),
       labels=np.take_along_axis(holds, picked, axis=1).astype(np.int32),
       posterior_scale=parallel.fetch(self._frozen.posterior_scale),
@@ -181,6 +186,18 @@ class Learner:
     }
     return parallel.put(result, parallel.per_seed(mesh)), facts
 
+  def _drawing(self, count: int) -> Callable[..., Any]:
+    """Builds `(frozen, realism, key) -> latents made realistic, their images, the images of the draws`."""
+    generator, settings = self._context.generator, self._settings.langevin
 
-def _pair(game: states.ActorCriticState, energy: states.EnergyState) -> Pair:
+    def draw(frozen, real, key):
+      prior_key, move_key = jax.random.split(key)
+      start = generator.prior(prior_key, count)
+      moved = samplers.langevin(move_key, real, start, settings).latents
+      return moved, *(decode(z, frozen, generator=generator) for z in (moved, start))
+
+    return self._context.over_seeds(draw, 0, 0, 0)
+
+
+def _pair(game: game_phase.ActorCriticState, energy: energy_phase.EnergyState) -> Pair:
   return Pair(game.actor_average, energy.average)

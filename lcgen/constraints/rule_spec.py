@@ -1,8 +1,8 @@
-"""Rules: what they say of decoded images, checked, and the exemplars that a constraint is learnt from.
+"""Rules: their text in a config, their checked results, and the choice of exemplars to learn from.
 
-A rule is a function of images in [0, 1], float32 `[N, H, W, C]`, to `[N]` verdicts (bool or 0/1) or scores; it runs on
-the host and outside of any gradient. In a config it is one line, `rule:module.function`; for scores with a bound,
-`rule:lcgen.rules.ink:above=0.2`, `:below=0.1`, or `:top=0.25` and `:bottom=0.25` for a share of the prior's samples.
+A rule is a function of images in [0, 1], float32 `[N, H, W, C]`, to `[N]` verdicts (bool or 0/1) or scores. It runs on
+the host and needs no gradient. In a config it is one line, `rule:module.function`. Scores take a bound,
+`rule:lcgen.rules.ink:above=0.2` or `:below=0.1`; `:top=0.25` and `:bottom=0.25` are shares of the prior's samples.
 """
 
 import dataclasses
@@ -22,20 +22,20 @@ KNOWN = (
 BOUNDS = ("above", "below", "top", "bottom")
 _PREFIX = "rule:"
 _DEFAULT_BOUND = ("top", 0.25)  # for scores without one
-_FEWEST = 16  # exemplars of a kind that can be learnt from
+_FEWEST = 16  # exemplars of each verdict, to learn from
 
 Function = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """A function of images with, for scores, the bound from which on it holds.
+  """A function of images and, for scores, the bound from which on it holds.
 
   Attributes:
     function: `[N, H, W, C]` in [0, 1] -> `[N]`.
-    bound: one of `BOUNDS`, or "" for verdicts.
-    value: of the bound, a score or a share of the prior's samples.
-    path: `module.name` that it was imported by, else the function's own.
+    bound: one of `BOUNDS`, or "" for verdicts and for scores with the default bound.
+    value: of the bound: a score, or a share of the prior's samples.
+    path: `module.name` by which it was imported; "" for the function's own.
   """
 
   function: Function
@@ -45,13 +45,13 @@ class Rule:
 
   @property
   def name(self) -> str:
-    """`module.function:bound=value`."""
+    """The rule's name, `module.function:bound=value`."""
     own = getattr(self.function, "__qualname__", type(self.function).__name__)
     name = self.path or f"{self.function.__module__}.{own}"
     return f"{name}:{self.bound}={self.value:g}" if self.bound else name
 
   def digest(self, *settings) -> str:
-    """Eight characters that change with the source of the function's module, the bound and the settings."""
+    """Computes eight characters that change with the source of the function's module, the bound and the settings."""
     module = inspect.getmodule(self.function)
     try:
       source = inspect.getsource(module)
@@ -61,7 +61,7 @@ class Rule:
 
 
 def known(text: str) -> bool:
-  """Whether the text names a constraint; a rule's module is not looked for."""
+  """Tells whether a text names a constraint; does not import a rule's module."""
   if not text.startswith(_PREFIX):
     return text in ("labels", "realism")
   path, _, bound = text.removeprefix(_PREFIX).partition(":")
@@ -72,7 +72,7 @@ def known(text: str) -> bool:
 
 def _bound(text: str) -> tuple[str, float] | None:
   name, _, value = text.partition("=")
-  if any(sign in value for sign in " _"):  # which float() would take
+  if any(sign in value for sign in " _"):  # float() would accept them
     return None
   try:
     number = float(value)
@@ -82,10 +82,10 @@ def _bound(text: str) -> tuple[str, float] | None:
 
 
 def parse(text: str) -> Rule:
-  """The rule of `rule:module.function[:bound=value]`; imports the module.
+  """Builds the rule of `rule:module.function[:bound=value]`; imports the module.
 
   Raises:
-    InputError: where there is no such module or function, or the bound is not one.
+    InputError: if there is no such module or function, or the bound is wrong.
   """
   if not (text.startswith(_PREFIX) and known(text)):
     raise errors.InputError(f"{text!r} is no rule; write rule:module.function, with a bound as in {KNOWN}")
@@ -100,10 +100,10 @@ def parse(text: str) -> Rule:
 
 
 def checked(rule: Rule) -> Rule:
-  """The rule, if it can be one.
+  """Returns the rule if it is valid.
 
   Raises:
-    InputError: where it is not a function, or its share is none.
+    InputError: if it is not a function, or its share is not between 0 and 1.
   """
   if not callable(rule.function):
     raise errors.InputError(f"rule {rule.path or 'given'} = {rule.function!r}: must be a function of images")
@@ -113,13 +113,13 @@ def checked(rule: Rule) -> Rule:
 
 
 def scores(rule: Rule, images: np.ndarray) -> np.ndarray:
-  """What the rule says of the images, `[N]`, checked.
+  """Applies a rule to images and checks its results, `[N]`.
 
   Raises:
-    InputError: where it raises, or returns anything but N finite numbers.
+    InputError: if it raises, or returns anything but N finite numbers.
   """
   images = images.view()
-  images.flags.writeable = False  # or a rule that works in place would change what is learnt from
+  images.flags.writeable = False  # or a rule that works in place would change the caller's images
   given = f"it is given float32 images in [0, 1] of shape {list(images.shape)} and must return [{len(images)}]"
   try:
     result = np.asarray(rule.function(images))
@@ -139,11 +139,14 @@ def scores(rule: Rule, images: np.ndarray) -> np.ndarray:
 
 
 def settled(rule: Rule, prior_scores: np.ndarray) -> Rule:
-  """The rule with a bound in scores: shares are turned into the scores of the prior's samples that they stand for.
+  """Replaces a share such as top=0.25 by the score at that quantile of samples from the prior.
 
   Args:
-    rule: with any bound; scores without one get `top=0.25`, verdicts `above=0.5`.
-    prior_scores: `scores` of decoded samples from the prior, `[N]`.
+    rule: with any bound. Scores without one get `top=0.25`, verdicts get `above=0.5`.
+    prior_scores: `scores` of decoded samples from the prior, of all seeds together; any shape.
+
+  Raises:
+    InputError: if verdicts have a share.
   """
   bound, value = rule.bound, rule.value
   if not bound:
@@ -155,22 +158,22 @@ def settled(rule: Rule, prior_scores: np.ndarray) -> Rule:
     sign = 1 if bound == "top" else -1
     inwards = np.unique(sign * prior_scores)  # sorted
     least = np.quantile(sign * prior_scores, 1 - value, method="lower")
-    if least == inwards[-1] and len(inwards) > 1:  # many share the highest score
+    if least == inwards[-1] and len(inwards) > 1:  # too many have the highest score, and none lies above it
       least = inwards[-2]
     bound, value = ("above" if bound == "top" else "below"), float(sign * least)
   return dataclasses.replace(rule, bound=bound, value=value)
 
 
 def verdicts(rule: Rule, scored: np.ndarray) -> np.ndarray:
-  """Whether a settled rule holds, bool; any shape."""
+  """Tells whether a settled rule holds for scores, bool; any shape."""
   return scored > rule.value if rule.bound == "above" else scored < rule.value
 
 
 def balanced(rule: Rule, holds: np.ndarray, size: int, seed: int) -> np.ndarray:
-  """Places of `size` exemplars, half of each verdict, drawn with replacement.
+  """Draws the indices of `size` exemplars with replacement, half of each verdict.
 
   Raises:
-    InputError: where the rule holds for too few, or does not hold for too few, to learn from.
+    InputError: if one of the verdicts has too few exemplars to learn from.
   """
   kinds = [np.flatnonzero(holds == verdict) for verdict in (False, True)]
   if min(map(len, kinds)) < _FEWEST:

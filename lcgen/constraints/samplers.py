@@ -1,146 +1,166 @@
-"""Drawing latents where a constraint holds, and turning latents into images.
+"""Samplers, which move latents from the prior to where a constraint holds; and edits, which start from encodings.
 
-There are four methods, and each is called alike: `METHODS[name](key, constraint, latents, **settings)` takes
-latents from the prior to where the constraint holds. `edit` starts from encodings instead, and pays for the way.
+A sampler is a function `(key, constraint, latents, settings) -> Moved`, registered by name with its settings. If it
+draws from the prior again, it also takes the keyword `prior`, `(key, count) -> latents`.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from lcgen.constraints import settings as own_settings
 from lcgen.constraints.algebra import Constraint
-from lcgen.data import ranges
-from lcgen.generator import calibration
-from lcgen.models import losses, vae
-from lcgen.training import train_state as states
+from lcgen.constraints.settings import SAMPLERS, EditSettings
+from lcgen.models import losses
+from lcgen.runtime.registry import Registry
 
 
 class Moved(NamedTuple):
-  """Latents `[B, L]` and where they came from, `[B, L]`."""
+  """Latents `[B, L]` and the latents that they started from, `[B, L]`."""
 
   latents: jax.Array
   start: jax.Array
 
   @property
   def distance(self) -> jax.Array:
-    """Root mean square over latents of how far each has moved, `[B]`; two draws from the prior are 1.41 apart."""
+    """Root mean square move over latent dimensions, `[B]`; two draws from the prior are 1.41 apart."""
     return jnp.sqrt(jnp.square(self.latents - self.start).mean(axis=-1))
 
 
-def prior(key: jax.Array, count: int, latent_dim: int) -> jax.Array:
-  """Latents from N(0, I), `[count, latent_dim]`."""
-  return jax.random.normal(key, (count, latent_dim))
+Prior = Callable[[jax.Array, int], jax.Array]
+Sampler = Callable[..., Moved]
+_SAMPLERS = Registry("sampler")  # name -> (function, whether it takes `prior`)
 
 
-def actor(key: jax.Array, constraint: Constraint, latents: jax.Array) -> Moved:
-  """The actor's proposals, one evaluation (Eq. 5)."""
-  del key
+def register(name: str, settings: type, redraws: bool = False) -> Callable[[Sampler], Sampler]:
+  """Registers a sampler under a name, so that `--config.sample.method=NAME` chooses it.
+
+  Args:
+    name: of the sampler and of its section `config.sample.NAME`.
+    settings: a frozen dataclass, passed to the sampler; `lcgen.runtime.fields` declares its fields.
+    redraws: whether the sampler takes the keyword `prior`.
+  """
+  if name not in SAMPLERS:
+    SAMPLERS.add(name, settings)
+
+  def decorate(function: Sampler) -> Sampler:
+    _SAMPLERS.add(name, (function, redraws))
+    return function
+
+  return decorate
+
+
+def bind(settings: Any, prior: Prior) -> dict[str, Callable[[jax.Array, Constraint, jax.Array], Moved]]:
+  """Binds every registered sampler to its settings: `{name: (key, constraint, latents) -> Moved}`.
+
+  Args:
+    settings: the config's section `sample`, with the settings of each sampler under its name.
+    prior: of the generator, `(key, count) -> latents`.
+  """
+  bound = {}
+  for name, (function, redraws) in _SAMPLERS.items():
+    given = {"settings": getattr(settings, name, None) or SAMPLERS[name]()}
+    bound[name] = functools.partial(function, **given, **({"prior": prior} if redraws else {}))
+  return bound
+
+
+def names() -> list[str]:
+  """Lists the names of all samplers in the order of their registration."""
+  return list(_SAMPLERS.names())
+
+
+@register("actor", own_settings.Actor)
+def actor(key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Actor) -> Moved:
+  """Applies the actor once (Eq. 5)."""
+  del key, settings
   return Moved(constraint.propose(latents), latents)
 
 
-def optimize(key: jax.Array, constraint: Constraint, latents: jax.Array, *, steps: int, learning_rate: float) -> Moved:
-  """Adam on the latents themselves, down the energy (Engel et al. 2018, section 3)."""
+@register("optimize", own_settings.Optimize)
+def optimize(key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Optimize) -> Moved:
+  """Runs Adam on the latents themselves, down the energy (Engel et al. 2018, section 3)."""
   del key
-  return Moved(_descend(lambda z: constraint.energy(z).sum(), latents, steps, learning_rate), latents)
+  energy = lambda z: constraint.energy(z).sum()
+  return Moved(_descend(energy, latents, settings.steps, settings.learning_rate), latents)
 
 
-def langevin(
-  key: jax.Array, constraint: Constraint, latents: jax.Array, *, steps: int, step_size: float, noise: float
-) -> Moved:
-  """Gradient steps down the energy with normal noise added, whose standard deviation falls from `noise` to 0.
+@register("langevin", own_settings.Langevin)
+def langevin(key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Langevin) -> Moved:
+  """Takes gradient steps down the energy and adds normal noise, whose standard deviation falls from `noise` to 0.
 
-  Annealed Langevin dynamics; step by step at the temperature (standard deviation)^2 / (2 step_size).
+  This is annealed Langevin dynamics. Each step has the temperature (standard deviation)^2 / (2 step_size).
   """
   slope = jax.grad(lambda z: constraint.energy(z).sum())
 
   def step(z, inputs):
     step_key, scale = inputs
-    return z - step_size * slope(z) + scale * jax.random.normal(step_key, z.shape), None
+    return z - settings.step_size * slope(z) + scale * jax.random.normal(step_key, z.shape), None
 
-  scales = noise * jnp.linspace(0.0, 1.0, steps)[::-1]  # one step has no noise
-  return Moved(jax.lax.scan(step, latents, (jax.random.split(key, steps), scales))[0], latents)
+  scales = settings.noise * jnp.linspace(0.0, 1.0, settings.steps)[::-1]  # a single step has no noise
+  return Moved(jax.lax.scan(step, latents, (jax.random.split(key, settings.steps), scales))[0], latents)
 
 
+@register("refine", own_settings.Refine, redraws=True)
 def refine(
-  key: jax.Array,
-  constraint: Constraint,
-  latents: jax.Array,
-  *,
-  steps: int,
-  step_size: float,
-  noise: float,
-  rounds: int,
+  key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Refine, *, prior: Prior
 ) -> Moved:
-  """The actor's proposals, Langevin steps from there, and another draw from the prior for what the critics refuse.
+  """Applies the actor, then Langevin steps, and draws again for the latents that the critics refuse.
 
-  At most `rounds` draws in all; of a latent that is refused every time the attempt of least energy stays.
+  There are at most `rounds` draws in all, the given latents included. A latent that is refused every time keeps its
+  attempt of least energy.
   """
 
   def attempt(key, start):
-    moved = langevin(key, constraint, constraint.propose(start), steps=steps, step_size=step_size, noise=noise).latents
+    moved = langevin(key, constraint, constraint.propose(start), settings).latents
     return Moved(moved, start), constraint.energy(moved), constraint.holds(moved)
 
   def another(carry):
     round_, kept, energy, accepted = carry
     prior_key, attempt_key = jax.random.split(jax.random.fold_in(key, round_))
-    moved, new_energy, new_accepted = attempt(attempt_key, jax.random.normal(prior_key, latents.shape))
+    moved, new_energy, new_accepted = attempt(attempt_key, prior(prior_key, len(latents)))
     better = ~accepted & (new_accepted | (new_energy < energy) | jnp.isnan(energy))
     kept = jax.tree.map(lambda new, old: jnp.where(better[:, None], new, old), moved, kept)
     return round_ + 1, kept, jnp.where(better, new_energy, energy), accepted | new_accepted
 
   first = (jnp.int32(1), *attempt(jax.random.fold_in(key, 0), latents))
-  wanting = lambda carry: (carry[0] < rounds) & ~carry[3].all()
+  wanting = lambda carry: (carry[0] < settings.rounds) & ~carry[3].all()
   return jax.lax.while_loop(wanting, another, first)[1]
-
-
-METHODS = {"actor": actor, "optimize": optimize, "langevin": langevin, "refine": refine}
-
-
-def with_settings(settings: Mapping[str, Any]) -> dict[str, Callable[..., Moved]]:
-  """`METHODS`, each with its settings bound: `{name: (key, constraint, latents) -> Moved}`.
-
-  Args:
-    settings: of each method by its name, as in a config's section `sample`; the actor has none.
-  """
-  return {name: functools.partial(method, **settings.get(name, {})) for name, method in METHODS.items()}
 
 
 def edit(
   constraint: Constraint,
   latents: jax.Array,
   posterior_scale: jax.Array,
-  *,
-  steps: int,
-  learning_rate: float,
-  distance_weight: float | jax.Array,
+  settings: EditSettings,
+  distance_weight: float | jax.Array | None = None,
 ) -> Moved:
-  """Adam from encodings down the energy plus `distance_weight` times the penalty of Eq. 3, mean over latents.
+  """Runs Adam from encodings down the energy plus a weight times the penalty of Eq. 3, averaged over latents.
 
   Args:
     constraint: what is to hold.
     latents: encodings, `[B, L]`.
     posterior_scale: standard deviation of q(z|x) averaged over the training set, `[L]`.
-    steps: of Adam.
-    learning_rate: of Adam, in units of the prior's standard deviation.
-    distance_weight: lambda_dist; more stays closer to the encoding.
+    settings: steps and learning rate of Adam, in units of the prior's standard deviation.
+    distance_weight: lambda_dist, by default that of the settings; a larger one stays closer to the encoding.
   """
+  weight = settings.distance_weight if distance_weight is None else distance_weight
 
   def objective(z):
     distance = losses.distance_penalty(z, latents, posterior_scale, "mean")
-    return (constraint.energy(z) + distance_weight * distance).sum()
+    return (constraint.energy(z) + weight * distance).sum()
 
-  return Moved(_descend(objective, latents, steps, learning_rate), latents)
+  return Moved(_descend(objective, latents, settings.steps, settings.learning_rate), latents)
 
 
 def interpolate(a: jax.Array, b: jax.Array, count: int) -> jax.Array:
-  """`count` latents from each of `a` to that of `b`, both included; `[B, L]` twice -> `[B, count, L]`.
+  """Interpolates `count` latents between `a` and `b`, both included; `[B, L]` twice -> `[B, count, L]`.
 
-  Along the great circle between them (Shoemake 1985), since draws from the prior lie near a sphere and the middle of a
-  straight line does not; lengths change linearly. Parallel latents, and zeros, are joined by a straight line.
+  They lie along the great circle (Shoemake 1985): draws from the prior lie near a sphere, and the middle of a straight
+  line does not. Lengths change linearly. A straight line joins parallel latents, and zeros.
   """
   shares = jnp.linspace(0.0, 1.0, count)[None, :, None]
   length = lambda z: jnp.linalg.norm(z, axis=-1, keepdims=True)[:, None]  # [B, 1, 1]
@@ -164,9 +184,3 @@ def _descend(objective, latents: jax.Array, steps: int, learning_rate: float) ->
     return (z + updates, opt_state), None
 
   return jax.lax.scan(step, (latents, optimizer.init(latents)), None, length=steps)[0][0]
-
-
-def decode(latents: jax.Array, frozen: states.Frozen, *, model: vae.VAE, calibrate: bool = True) -> jax.Array:
-  """Decoded and calibrated images as floats in [0, 1]; latents `[B, L]` -> `[B, H, W, C]`."""
-  unit = ranges.from_model(model.apply(frozen.vae, latents, method="decode"))
-  return calibration.apply(frozen.calibration, unit) if calibrate else unit
