@@ -1,15 +1,13 @@
-"""The arms of phase 3: what each makes of the classifier's batch.
+"""Policies, which change the classifier's batch, and the arms of phase 3 that are built of them.
 
-A policy is a pure function `(key, images, labels, frozen) -> (images, labels, weights)` on model-space images
-`[B, H, W, C]` and label distributions `[B, K]`, run inside the jitted step; `weights` `[B]` are those of the
-examples' losses. Arms are texts, as configs have them: the names of policies with their settings, as in
-`latent_constraints:share=0.5`, joined by `+` where one is applied to what another made, as in
-`flip_crop+latent_constraints`.
+A policy is a pure function `(key, images, labels, frozen) -> (images, labels, weights)`. Images are in model space,
+`[B, H, W, C]`; labels are distributions `[B, K]`; `weights` `[B]` are the weights of the examples' losses. A policy
+runs inside the jitted step. `lcgen.classifiers.arms` has the grammar of arms.
 """
 
 import dataclasses
 import functools
-import sys
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,53 +15,31 @@ import jax
 import jax.numpy as jnp
 
 from lcgen.classifiers import transforms
-from lcgen.constraints import algebra, samplers
+from lcgen.classifiers.arms import AUGMENTATION, CONTROL, NONE, POLICIES, PolicySpec, parse
+from lcgen.constraints import algebra, energy_phase, game_phase, samplers
+from lcgen.constraints.settings import ConstraintSettings, EditSettings
 from lcgen.data import ranges
-from lcgen.models import actor_critic, vae
-from lcgen.training import train_state as states
+from lcgen.generator.base import Generator
+from lcgen.generator.frozen import Frozen, decode
+from lcgen.models import actor_critic
+from lcgen.runtime.registry import Registry
+from lcgen.training.context import Context
 
 Augmented = tuple[jax.Array, jax.Array, jax.Array]
-Policy = Callable[[jax.Array, jax.Array, jax.Array, states.Frozen], Augmented]
+Policy = Callable[[jax.Array, jax.Array, jax.Array, Frozen], Augmented]
 Replacement = Callable[..., tuple[jax.Array, jax.Array, jax.Array | None]]
 
-NONE = "none"
-ALONE = "latent_constraints:share=1.0"  # what the classification accuracy score is trained on
-SOURCES = ("actor", "refine", "edit")
-
-# Every policy with its settings; a share of -1 is that of the config.
-REPLACING: dict[str, dict[str, Any]] = {
-  "latent_constraints": {"share": -1.0, "source": "actor", "filter": False, "calibrate": True, "limit": 2.0},
-  "reconstruction": {"share": -1.0},
-  "duplicate": {"share": -1.0},
-  "clip": {"share": -1.0, "limit": 1.0},
-  "contrast": {"share": -1.0, "factor": 0.5},
-  "blur": {"share": -1.0},
-  "noise": {"share": -1.0},
-  "shuffled": {"share": -1.0},
-}
-TRANSFORMING: dict[str, dict[str, Any]] = {
-  "shift_rotate": {"pixels": 2.0, "degrees": 15.0},
-  "flip_crop": {"padding": 4, "flip": 0.5},
-  "cutout": {"side": 0.5},
-  "mixup": {"alpha": 1.0},
-  "cutmix": {"alpha": 1.0},
-  "randaugment": {"operations": 2, "magnitude": 9.0},
-  "augmix": {"severity": 3.0, "width": 3, "depth": 0, "alpha": 1.0, "consistency": 12.0},
-}
-_RANGES = {"share": (0, 1), "flip": (0, 1), "side": (0, 1), "magnitude": (0, 10), "severity": (0, 10), "width": (1, 10)}
-_RANGES |= {"alpha": (0, 1000), "augmix:alpha": (0.01, 1000), "operations": (0, 100), "depth": (0, 100)}
-POLICIES = {NONE: {}} | REPLACING | TRANSFORMING
-CONTROLS = ("reconstruction", "duplicate", "clip", "contrast", "blur", "noise", "shuffled")
+_BUILDERS = Registry("policy")  # name -> (settings, tools) -> Policy
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-  """A policy and what the loss makes of it.
+  """A policy, and how the loss uses its views.
 
   Attributes:
-    policy: what becomes of a batch; with V views it returns V x B images, the views of the batch one after another.
-    views: V; only the first has weights above 0.
-    consistency: weight of the Jensen-Shannon divergence between the predictions of an image's views.
+    policy: changes a batch; with V views it returns V x B images, one view of the whole batch after another.
+    views: V; only the first view has weights above 0.
+    consistency: weight of the Jensen-Shannon divergence between the predictions for the views of an image.
   """
 
   policy: Policy
@@ -73,115 +49,102 @@ class Arm:
 
 @dataclasses.dataclass(frozen=True)
 class Tools:
-  """What policies are built with.
+  """Everything that policies are built with.
 
   Attributes:
-    vae: the network.
-    actor: the network.
-    energy: the network.
-    classes: K.
-    prepare: stored images `[B, H, W, C]` to what the networks see.
-    share: of the batch that is replaced, where the arm does not say.
-    methods: of `sampling.with_settings`.
-    edit: settings of `sampling.edit`.
+    generator: decodes samples.
+    actor: network that proposes latents.
+    energy: critic whose -log D is the energy.
+    classes: number of classes K.
+    prepare: turns stored images `[B, H, W, C]` into model space.
+    share: share of each batch that is replaced, unless the arm sets its own.
+    samplers: samplers by name, from `samplers.bind`.
+    edit: settings of edits.
   """
 
-  vae: vae.VAE
+  generator: Generator
   actor: actor_critic.Actor
   energy: actor_critic.Critic
   classes: int
   prepare: Callable[[jax.Array], jax.Array]
   share: float
-  methods: Mapping[str, Callable[..., samplers.Moved]]
-  edit: Mapping[str, Any]
+  samplers: Mapping[str, Callable[..., samplers.Moved]]
+  edit: EditSettings
 
 
-def parse(arm: str) -> list[tuple[str, dict[str, Any]]]:
-  """The policies of an arm in their order, each with all its settings.
+def tools(context: Context, constraint: ConstraintSettings, sample: Any, edit: EditSettings, share: float) -> Tools:
+  """Gathers the tools of a run.
 
-  Raises:
-    ValueError: names what is wrong with the text, and what there is.
+  Args:
+    context: context of the run.
+    constraint: settings that the actor and the energy were trained with.
+    sample: the config's section `sample`.
+    edit: settings of edits.
+    share: share of each batch that is replaced, unless an arm sets its own.
   """
-  parts = [_parse_policy(part) for part in arm.split("+")]
-  if "augmix" in [name for name, _ in parts[:-1]]:
-    raise ValueError(f"{arm!r}: augmix, whose views only the loss can join, must come last")
-  return parts
+  return Tools(
+    generator=context.generator,
+    actor=game_phase.actor(context, constraint.game),
+    energy=energy_phase.critic(context, constraint.energy),
+    classes=context.classes,
+    prepare=lambda images: context.prepare({"image": images})["image"],
+    share=share,
+    samplers=samplers.bind(sample, context.generator.prior),
+    edit=edit,
+  )
 
 
-def _parse_policy(text: str) -> tuple[str, dict[str, Any]]:
-  name, *given = text.split(":")
-  if " " in text:
-    raise ValueError(f"{text!r}: has spaces; leave them out")
-  if name not in POLICIES:
-    raise ValueError(f"{name!r} is no policy; there are {', '.join(POLICIES)}")
-  settings = dict(POLICIES[name])
-  for item in given:
-    key, _, value = item.partition("=")
-    if key not in settings:
-      raise ValueError(f"{name} has no setting {key!r}; it has {', '.join(settings) or 'none'}")
-    settings[key] = _value(f"{name}:{item}", key, value, settings[key])
-  if settings.get("source", "actor") not in SOURCES:
-    raise ValueError(f"{text!r}: a source is one of {', '.join(SOURCES)}")
-  return name, settings
+def register(name: str, *, control: bool = False, views: int = 1) -> Callable[[Policy], Policy]:
+  """Registers a policy under a name that arms can use.
 
+  Keyword-only arguments of the function, with defaults, are the settings that an arm can change, as in
+  `vignette:strength=0.5`.
 
-def _value(given: str, key: str, text: str, default: Any) -> Any:
-  kind = type(default)
-  if kind is bool:
-    if text not in ("True", "False"):
-      raise ValueError(f"{given}: must be True or False")
-    return text == "True"
-  try:
-    value = kind(text)
-  except ValueError as error:
-    raise ValueError(f"{given}: must be a {'whole number' if kind is int else 'number'}") from error
-  least, most = _RANGES.get(given.partition("=")[0], _RANGES.get(key, (0, sys.float_info.max)))
-  if kind is not str and not least <= value <= most:
-    raise ValueError(f"{given}: must be a finite number of at least {least}" + (f", at most {most}" * (most < 1e9)))
-  return value
+  Args:
+    name: name of the policy.
+    control: whether it is a control, which samples must beat; else it is an augmentation.
+    views: images that it returns for each image.
+  """
 
+  def decorate(function: Policy) -> Policy:
+    if name not in POLICIES:
+      keywords = inspect.signature(function).parameters.values()
+      settings = {one.name: one.default for one in keywords if one.kind is inspect.Parameter.KEYWORD_ONLY}
+      POLICIES.add(name, PolicySpec(settings, CONTROL if control else AUGMENTATION, views))
+    _BUILDERS.add(name, lambda settings, tools: functools.partial(function, **settings))
+    return function
 
-def known(arm: str) -> bool:
-  """Whether this is an arm."""
-  try:
-    parse(arm)
-  except ValueError:
-    return False
-  return True
-
-
-def is_control(arm: str) -> bool:
-  """Whether an arm is a single policy that no generator's sample with the right label is in."""
-  parts = parse(arm)
-  return len(parts) == 1 and parts[0][0] in CONTROLS
+  return decorate
 
 
 def build(arm: str, tools: Tools) -> Arm:
-  """An arm from its text.
+  """Builds an arm from its text.
 
   Raises:
-    ValueError: where the text is no arm.
+    InputError: if the text is no arm.
   """
   parts = parse(arm)
-  policies = [_policy(name, settings, tools) for name, settings in parts]
+  own = [{key: value for key, value in settings.items() if key != "consistency"} for _, settings in parts]
+  policies = [_BUILDERS[name](settings, tools) for (name, _), settings in zip(parts, own, strict=True)]
   policy = functools.reduce(lambda later, first: _then(first, later), reversed(policies))
   name, settings = parts[-1]
-  return Arm(policy, views=3, consistency=settings["consistency"]) if name == "augmix" else Arm(policy)
+  return Arm(policy, POLICIES[name].views, settings.get("consistency", 0.0))
 
 
-def replaced(settings: Mapping[str, Any], share: float, batch_size: int) -> int:
-  """How many images of a batch a replacing policy replaces."""
-  return round((share if settings["share"] == -1 else settings["share"]) * batch_size)
+def replaced(share: float, usual: float, batch_size: int) -> int:
+  """Counts the images of a batch that a policy replaces; a share of -1 stands for the usual one."""
+  return round((usual if share == -1 else share) * batch_size)
 
 
-def none(key: jax.Array, images: jax.Array, labels: jax.Array, frozen: states.Frozen | None) -> Augmented:
-  """The batch as it is."""
+@register(NONE)
+def none(key: jax.Array, images: jax.Array, labels: jax.Array, frozen: Frozen | None) -> Augmented:
+  """Leaves the batch as it is."""
   del key, frozen
   return images, labels, jnp.ones(images.shape[0])
 
 
 def _then(first: Policy, second: Policy) -> Policy:
-  """The second policy on what the first makes, with keys of their own."""
+  """Joins two policies: the second changes the batch of the first, with a key of its own."""
 
   def policy(key, images, labels, frozen):
     images, labels, weights = first(key, images, labels, frozen)
@@ -191,23 +154,13 @@ def _then(first: Policy, second: Policy) -> Policy:
   return policy
 
 
-def _policy(name: str, settings: dict[str, Any], tools: Tools) -> Policy:
-  if name == NONE:
-    return none
-  if name in REPLACING:
-    own = {key: value for key, value in settings.items() if key != "share"}
-    replacement = functools.partial(_REPLACEMENTS[name], tools=tools, **own)
-    return replace(replacement, functools.partial(replaced, settings, tools.share))
-  own = {key: value for key, value in settings.items() if key != "consistency"}
-  return functools.partial(_TRANSFORMATIONS[name], settings=own)
-
-
 def replace(replacement: Replacement, count: Callable[[int], int]) -> Policy:
-  """Images drawn without replacement give way to others, which come with their own labels.
+  """Builds a policy that replaces some images and their labels; the images are drawn without replacement.
 
   Args:
-    replacement: `(key, images [n, H, W, C], classes [n], frozen) -> (others, their classes, which of them to take)`.
-    count: how many images of a batch of this size are replaced.
+    replacement: `(key, images [n, H, W, C], classes [n], frozen) -> (others, their classes, mask of those to take)`;
+      a mask of None takes all.
+    count: gives the number of images to replace, from the batch size.
   """
 
   def policy(key, images, labels, frozen):
@@ -226,122 +179,136 @@ def replace(replacement: Replacement, count: Callable[[int], int]) -> Policy:
   return policy
 
 
-def _samples(key, images, classes, frozen, *, tools, source="actor", filter=False, calibrate=True, limit=2.0):
-  """The paper's: decoded latents where the constraint of the label holds (Eq. 4)."""
+def _replacing(name: str) -> Callable[[Replacement], Replacement]:
+  """Registers a policy that replaces a share of the batch."""
+
+  def decorate(function: Replacement) -> Replacement:
+    def builder(settings: dict[str, Any], tools: Tools) -> Policy:
+      own = {key: value for key, value in settings.items() if key != "share"}
+      count = functools.partial(replaced, settings["share"], tools.share)
+      return replace(functools.partial(function, tools=tools, settings=own), count)
+
+    _BUILDERS.add(name, builder)
+    return function
+
+  return decorate
+
+
+@_replacing("latent_constraints")
+def _samples(key, images, classes, frozen, *, tools: Tools, settings):
+  """Decodes latents at which the label's constraint holds: the paper's policy (Eq. 4)."""
   start_key, class_key, move_key = jax.random.split(key, 3)
-  if source == "edit":  # of the image itself, to another class
+  if settings["source"] == "edit":  # the image itself, edited to another class
     classes = (classes + jax.random.randint(class_key, classes.shape, 1, tools.classes)) % tools.classes
-    start = tools.vae.apply(frozen.vae, images, method="encode").sample(start_key)
+    start = tools.generator.encode(frozen.generator, images).sample(start_key)
   else:
-    start = samplers.prior(start_key, len(classes), tools.vae.latent_dim)
-  constraint = algebra.Learnt(
-    tools.energy, tools.actor, frozen.energy, frozen.actor, jax.nn.one_hot(classes, tools.classes)
-  )
-  if source == "edit":
-    moved = samplers.edit(constraint, start, frozen.posterior_scale, **tools.edit)
+    start = tools.generator.prior(start_key, len(classes))
+  conditions = jax.nn.one_hot(classes, tools.classes)
+  constraint = algebra.Learnt(tools.energy, tools.actor, frozen.energy, frozen.actor, conditions)
+  if settings["source"] == "edit":
+    moved = samplers.edit(constraint, start, frozen.posterior_scale, tools.edit)
   else:
-    moved = tools.methods[source](move_key, constraint, start)
-  samples = jnp.clip(_decoded(moved.latents, frozen, tools, calibrate), -limit, limit)
-  return samples, classes, constraint.holds(moved.latents) if filter else None
+    moved = tools.samplers[settings["source"]](move_key, constraint, start)
+  limit = settings["limit"]
+  samples = jnp.clip(_decoded(moved.latents, frozen, tools, settings["calibrate"]), -limit, limit)
+  return samples, classes, constraint.holds(moved.latents) if settings["filter"] else None
 
 
-def _shuffled(key, images, classes, frozen, *, tools):
-  """Samples as good as the paper's, whose labels say nothing."""
-  samples, classes, taken = _samples(key, images, classes, frozen, tools=tools)
+@_replacing("shuffled")
+def _shuffled(key, images, classes, frozen, *, tools, settings):
+  """Draws the paper's samples, and shuffles their labels."""
+  settings = POLICIES["latent_constraints"].settings
+  samples, classes, taken = _samples(key, images, classes, frozen, tools=tools, settings=settings)
   return samples, jax.random.permutation(jax.random.fold_in(key, 1), classes), taken
 
 
-def _reconstruction(key, images, classes, frozen, *, tools):
-  """What the decoder makes of the images themselves."""
-  latents = tools.vae.apply(frozen.vae, images, method="encode").sample(key)
+@_replacing("reconstruction")
+def _reconstruction(key, images, classes, frozen, *, tools, settings):
+  """Replaces images by their own reconstructions."""
+  del settings
+  latents = tools.generator.encode(frozen.generator, images).sample(key)
   return _decoded(latents, frozen, tools), classes, None
 
 
 def _decoded(latents, frozen, tools, calibrate=True):
-  return ranges.to_model(ranges.Unit(samplers.decode(latents, frozen, model=tools.vae, calibrate=calibrate)))
+  return ranges.to_model(ranges.Unit(decode(latents, frozen, generator=tools.generator, calibrate=calibrate)))
 
 
-def _duplicate(key, images, classes, frozen, *, tools):
-  """Other real images of the same classes, drawn with replacement."""
-  del images
+@_replacing("duplicate")
+def _duplicate(key, images, classes, frozen, *, tools, settings):
+  """Takes other real images of the same classes, drawn with replacement."""
+  del images, settings
   known = frozen.labelled
   places = jax.random.randint(key, classes.shape, 0, known.counts[classes])
   return tools.prepare(known.images[known.rows[classes, places]]), classes, None
 
 
-def _changed(change):
-  """Real images of the same classes, changed by `(key, images, frozen, **settings) -> images`."""
+def _changing(name: str, change: Callable[..., jax.Array]) -> None:
+  """Registers a policy that draws images as `duplicate` does, and changes them.
 
-  def replacement(key, images, classes, frozen, *, tools, **settings):
-    others, classes, taken = _duplicate(key, images, classes, frozen, tools=tools)
+  Args:
+    name: name of the policy.
+    change: `(key, images, frozen, **settings) -> images`.
+  """
+
+  @_replacing(name)
+  def replacement(key, images, classes, frozen, *, tools, settings):
+    others, classes, taken = _duplicate(key, images, classes, frozen, tools=tools, settings={})
     changed = change(jax.random.fold_in(key, 1), others, frozen, **settings)
     return jnp.clip(changed, -ranges.MODEL_LIMIT, ranges.MODEL_LIMIT), classes, taken
 
-  return replacement
-
 
 def _blurred(key, images, frozen):
-  """The amplitude of each frequency as the decoder leaves it, on average over images."""
+  """Scales each frequency by the decoder's gain, on average over images."""
   del key
   spectra = jnp.fft.rfft2(images, axes=(1, 2)) * frozen.decoder_gain[None, ..., None]
   return jnp.fft.irfft2(spectra, s=images.shape[1:3], axes=(1, 2))
 
 
-_REPLACEMENTS = {
-  "latent_constraints": _samples,
-  "shuffled": _shuffled,
-  "reconstruction": _reconstruction,
-  "duplicate": _duplicate,
-  "clip": _changed(lambda key, images, frozen, limit: jnp.clip(images, -limit, limit)),
-  "contrast": _changed(lambda key, images, frozen, factor: factor * images),
-  "blur": _changed(_blurred),
-  "noise": _changed(lambda key, images, frozen: images + frozen.decoder_error * jax.random.normal(key, images.shape)),
-}
+_changing("clip", lambda key, images, frozen, limit: jnp.clip(images, -limit, limit))
+_changing("contrast", lambda key, images, frozen, factor: factor * images)
+_changing("blur", _blurred)
+_changing("noise", lambda key, images, frozen: images + frozen.decoder_error * jax.random.normal(key, images.shape))
 
 
-def _transformed(transform):
-  """A policy of `(key, images, **settings) -> images`."""
+def _transforming(name: str, transform: Callable[..., jax.Array]) -> None:
+  """Registers a transform `(key, images, **settings) -> images` as a policy."""
 
-  def policy(key, images, labels, frozen, *, settings):
+  @register(name)
+  def policy(key, images, labels, frozen, **settings):
     del frozen
     return transform(key, images, **settings), labels, jnp.ones(images.shape[0])
 
-  return policy
 
+def _mixing(name: str, mix: Callable[..., tuple[jax.Array, jax.Array]]) -> None:
+  """Registers a mix `(key, images, labels, **settings) -> (images, labels)` as a policy."""
 
-def _mixed(mix):
-  """A policy of `(key, images, labels, **settings) -> (images, labels)`."""
-
-  def policy(key, images, labels, frozen, *, settings):
+  @register(name)
+  def policy(key, images, labels, frozen, **settings):
     del frozen
     return *mix(key, images, labels, **settings), jnp.ones(images.shape[0])
-
-  return policy
 
 
 def _randaugment(key, images, **settings):
   return ranges.to_model(ranges.Unit(transforms.randaugment(key, ranges.from_model(images), **settings)))
 
 
-def _augmix(key, images, labels, frozen, *, settings):
-  """The images and two augmented views of each; the loss counts labels once."""
+_BLACK = -ranges.MODEL_LIMIT
+_transforming("shift_rotate", functools.partial(transforms.shift_rotate, fill=_BLACK))
+_transforming("flip_crop", functools.partial(transforms.flip_crop, fill=_BLACK))
+# The original fills with 0, which is the mean of its normalised images.
+_transforming("cutout", lambda key, images, side: transforms.cutout(key, images, side=side, fill=images.mean()))
+_mixing("mixup", transforms.mixup)
+_mixing("cutmix", transforms.cutmix)
+_transforming("randaugment", _randaugment)
+
+
+@register("augmix", views=3)
+def _augmix(key, images, labels, frozen, **settings):
+  """Gives the images and two augmented views of each; the cross-entropy counts only the images."""
   del frozen
   unit = ranges.from_model(images)
   views = [transforms.augmix(own, unit, **settings) for own in jax.random.split(key)]
   weights = jnp.repeat(jnp.array([1.0, 0.0, 0.0]), images.shape[0])
   views = [images, *(ranges.to_model(ranges.Unit(view)) for view in views)]
   return jnp.concatenate(views), jnp.tile(labels, (3, 1)), weights
-
-
-_BLACK = -ranges.MODEL_LIMIT
-
-_TRANSFORMATIONS = {
-  "shift_rotate": _transformed(functools.partial(transforms.shift_rotate, fill=_BLACK)),
-  "flip_crop": _transformed(functools.partial(transforms.flip_crop, fill=_BLACK)),
-  # The mean of the data in the original, whose images are normalised to zero mean.
-  "cutout": _transformed(lambda key, images, side: transforms.cutout(key, images, side=side, fill=images.mean())),
-  "mixup": _mixed(transforms.mixup),
-  "cutmix": _mixed(transforms.cutmix),
-  "randaugment": _transformed(_randaugment),
-  "augmix": _augmix,
-}

@@ -1,14 +1,14 @@
-"""The standard augmentations of images, as pure functions that run inside a jitted training step.
+"""Standard augmentations of images, as pure functions that run inside a jitted training step.
 
-All take a random key and a batch of floats `[B, H, W, C]` and return such a batch: `images` are of any range, `unit` in
-[0, 1] and grey or RGB. `fill` is the value outside of images, `labels` are distributions `[B, K]`. Each image has its
-own draws, but `mixup` and `cutmix` draw once a batch, as their authors' code does. Where the settings allow no effect
-(0), what came in is returned, bit by bit. Batches of another form and settings out of range are a ValueError.
+All take a random key and a batch of floats `[B, H, W, C]`, and return such a batch. `images` have any range; `unit`
+images are in [0, 1], grey or RGB. `fill` is the value outside of images. `labels` are distributions `[B, K]`. Each
+image has its own draws, but `mixup` and `cutmix` draw once a batch, as their authors' code does. If the settings allow
+no effect (0), the input is returned bit by bit. A batch of another form or a setting out of range raises a ValueError.
 
-Which operation an image gets is not a choice among functions, of which `jax.vmap` would execute all: the operations
-share one affine resampling, one table of levels and one blend with a degenerate image, each neutral for an image whose
-operation is another. All work is on `[B, P]`, P = H x W x C, with coordinates as constants of that length: XLA on CPUs
-turns only the innermost loop into vector instructions, and over the channels it would be too short.
+Operations are not chosen among functions, because `jax.vmap` would execute all of them. Instead they share one affine
+resampling, one table of levels and one blend with a degenerate image. Each of these is neutral for an image with
+another operation. All work is on `[B, P]`, P = H x W x C, with coordinates as constants of that length. XLA on CPUs
+vectorises only the innermost loop, and a loop over channels would be too short.
 """
 
 from collections.abc import Collection
@@ -27,9 +27,9 @@ _LEVELS = 256
 
 
 def shift_rotate(key: jax.Array, images: jax.Array, *, pixels: float, degrees: float, fill: ArrayLike) -> jax.Array:
-  """Each image rotated by U(-degrees, degrees) about its centre, then shifted by U(-pixels, pixels) in x and in y.
+  """Rotates each image by U(-degrees, degrees) about its centre, then shifts it by U(-pixels, pixels) in x and in y.
 
-  Bilinear; what lies within a pixel of the border is mixed with `fill`.
+  Resampling is bilinear. Values within a pixel of the border are mixed with `fill`.
   """
   _check(images)
   _require(pixels >= 0, "pixels", pixels, "at least 0")
@@ -42,9 +42,9 @@ def shift_rotate(key: jax.Array, images: jax.Array, *, pixels: float, degrees: f
 
 
 def flip_crop(key: jax.Array, images: jax.Array, *, padding: int, flip: float, fill: ArrayLike) -> jax.Array:
-  """Each image flipped left to right with probability `flip`, padded by `padding` pixels and cropped at random.
+  """Flips each image left to right with probability `flip`, pads it by `padding` pixels and crops it at random.
 
-  He et al. 2016, section 4.2; every place of the crop is as likely.
+  This is section 4.2 of He et al. 2016. Every place of the crop is equally likely.
   """
   _check(images)
   _require(isinstance(padding, int) and padding >= 0, "padding", padding, "an integer of at least 0")
@@ -61,10 +61,10 @@ def flip_crop(key: jax.Array, images: jax.Array, *, padding: int, flip: float, f
 
 
 def cutout(key: jax.Array, images: jax.Array, *, side: float, fill: ArrayLike) -> jax.Array:
-  """A square of each image set to `fill` (DeVries & Taylor 2017).
+  """Sets a square of each image to `fill` (DeVries & Taylor 2017).
 
-  Its side is the share `side` of the image's height, rounded to pixels. It lies around a uniformly drawn pixel and is
-  cut off at the borders.
+  The side is the share `side` of the image's height, rounded to pixels. The square lies around a uniformly drawn pixel
+  and is cut off at the borders.
   """
   _check(images)
   _require(0 <= side <= 1, "side", side, "in [0, 1]")
@@ -76,9 +76,9 @@ def cutout(key: jax.Array, images: jax.Array, *, side: float, fill: ArrayLike) -
 
 
 def mixup(key: jax.Array, images: jax.Array, labels: jax.Array, *, alpha: float) -> tuple[jax.Array, jax.Array]:
-  """Images and labels mixed with a permutation of the batch: lambda x + (1 - lambda) x' (Zhang et al. 2018).
+  """Mixes images and labels with a permutation of the batch: lambda x + (1 - lambda) x' (Zhang et al. 2018).
 
-  lambda ~ Beta(alpha, alpha); one lambda and one permutation a batch, as in the authors' code.
+  lambda ~ Beta(alpha, alpha). As in the authors' code, a batch has one lambda and one permutation.
   """
   _check_labelled(images, labels, alpha)
   if alpha == 0:
@@ -91,11 +91,11 @@ def mixup(key: jax.Array, images: jax.Array, labels: jax.Array, *, alpha: float)
 
 
 def cutmix(key: jax.Array, images: jax.Array, labels: jax.Array, *, alpha: float) -> tuple[jax.Array, jax.Array]:
-  """A box of each image taken from another image of the batch, and labels mixed by its area (Yun et al. 2019).
+  """Takes a box of each image from another image of the batch, and mixes labels by its area (Yun et al. 2019).
 
-  lambda ~ Beta(alpha, alpha). The box has the proportions of the image and 1 - lambda of its area, sides cut to whole
-  pixels; it lies around a uniformly drawn pixel and is cut off at the borders. Labels are mixed by what is then left
-  of it. One box and one permutation a batch, as in the authors' code.
+  lambda ~ Beta(alpha, alpha). The box has the proportions of the image and 1 - lambda of its area, with sides cut to
+  whole pixels. It lies around a uniformly drawn pixel and is cut off at the borders. Labels are mixed by the area that
+  is left. As in the authors' code, a batch has one box and one permutation.
   """
   _check_labelled(images, labels, alpha)
   if alpha == 0:
@@ -110,17 +110,17 @@ def cutmix(key: jax.Array, images: jax.Array, labels: jax.Array, *, alpha: float
 
 
 def randaugment(key: jax.Array, unit: jax.Array, *, operations: int, magnitude: float) -> jax.Array:
-  """Operations drawn uniformly and with replacement from the 14 of RandAugment (Cubuk et al. 2020).
+  """Applies operations to each image, drawn with replacement from the 14 of RandAugment (Cubuk et al. 2020).
 
-  Strengths grow linearly with the magnitude, up to those of AutoAugment's code for CIFAR: rotation by 30 degrees, shear
-  by 0.3, translation by 10/32 of the side, solarisation above 0, 4 of 8 bits, enhancers at 1 ± 0.9. Signs are random;
-  degrees, pixels, levels and bits are whole numbers, rounded towards no effect. At magnitude 0 there remain rounding to
-  8 bits, and autocontrast and equalisation, which have no strength.
+  Strengths grow linearly with the magnitude. At 10 they are those of AutoAugment's code for CIFAR: rotation by 30
+  degrees, shear by 0.3, translation by 10/32 of the side, solarisation above 0, 4 of 8 bits, enhancers at 1 ± 0.9.
+  Signs are random. Degrees, pixels, levels and bits are rounded to whole numbers, towards no effect. Magnitude 0 still
+  rounds to 8 bits, and applies autocontrast and equalisation, which have no strength.
 
   Args:
     key: random key.
     unit: `[B, H, W, C]`.
-    operations: how many each image goes through, one after another; `apply_operations` says what they do.
+    operations: number of operations on each image, one after another; see `apply_operations`.
     magnitude: from 0 to 10.
   """
   _check(unit, coloured=True)
@@ -135,21 +135,22 @@ def randaugment(key: jax.Array, unit: jax.Array, *, operations: int, magnitude: 
 
 
 def augmix(key: jax.Array, unit: jax.Array, *, severity: float, width: int, depth: int, alpha: float) -> jax.Array:
-  """One AugMix view of each image: the image mixed with chains of operations (Hendrycks et al. 2020, Algorithm 1).
+  """Mixes each image with chains of operations, as one view of AugMix (Hendrycks et al. 2020, Algorithm 1).
 
-  As in the authors' code for CIFAR every operation has a level of its own, from U(0.1, severity), and strengths grow
-  linearly with it; at 10 they are rotation by 30 degrees, shear by 0.3, translation by a third of the side,
-  solarisation above 0 and 0 of 4 bits. Signs are random; degrees, pixels, levels and bits are whole numbers, rounded
-  towards no effect. At severity 0 geometry and solarisation do nothing, while posterisation keeps 4 bits and
-  autocontrast and equalisation, which have no strength, act as ever.
+  As in the authors' code for CIFAR, every operation has its own level from U(0.1, severity). Strengths grow linearly
+  with the level. At 10 they are rotation by 30 degrees, shear by 0.3, translation by a third of the side, solarisation
+  above 0, and 0 of 4 bits. Signs are random. Degrees, pixels, levels and bits are rounded to whole numbers, towards no
+  effect. At severity 0, geometry and solarisation do nothing and posterisation keeps 4 bits. Autocontrast and
+  equalisation have no strength, and always act.
 
   Args:
     key: random key.
     unit: `[B, H, W, C]`.
     severity: the largest level, from 0 to 10.
     width: number of chains.
-    depth: operations in a chain; 0 draws 1, 2 or 3 for each.
-    alpha: chains have weights from Dirichlet(alpha, ..., alpha); their sum has m ~ Beta(alpha, alpha), the image 1 - m.
+    depth: operations in a chain; 0 draws 1, 2 or 3 for each chain.
+    alpha: chains are weighted by Dirichlet(alpha, ..., alpha). Their sum has weight m ~ Beta(alpha, alpha), and the
+      image has 1 - m.
   """
   _check(unit, coloured=True)
   _require(0 <= severity <= 10, "severity", severity, "from 0 to 10")
@@ -165,29 +166,29 @@ def augmix(key: jax.Array, unit: jax.Array, *, severity: float, width: int, dept
   levels = jax.random.uniform(level_key, shape, minval=min(0.1, severity), maxval=severity)
   strengths = _strengths(sign_key, drawn, levels, unit, translation=1 / 3, bits=4)
   chains = _apply_all(jnp.tile(unit, (width, 1, 1, 1)), drawn, strengths, AUGMIX_OPERATIONS)
-  # Shares of gamma draws are Beta and Dirichlet; one call of the sampler, which takes XLA a second to compile.
+  # Shares of gamma draws follow Beta and Dirichlet. There is one call, because XLA takes a second to compile each.
   gammas = jax.random.loggamma(weight_key, alpha, (len(unit), 2 + width))
   share = jax.nn.softmax(gammas[:, :2])[:, :1]
   weights = share * jax.nn.softmax(gammas[:, 2:])  # [B, width]
   mixed = (weights.T[:, :, None] * chains.reshape(width, len(unit), -1)).sum(axis=0) + (1 - share) * _flat(unit)
-  return jnp.clip(mixed, 0, 1).reshape(unit.shape)  # the weights' sum is 1 up to rounding
+  return jnp.clip(mixed, 0, 1).reshape(unit.shape)  # by rounding, the weights' sum may exceed 1
 
 
 def apply_operations(
   unit: jax.Array, operations: jax.Array, strengths: jax.Array, among: Collection[str] = OPERATIONS
 ) -> jax.Array:
-  """One operation on each image, as Pillow's `ImageOps`, `ImageEnhance` and `Image.transform` do it.
+  """Applies one operation to each image, as Pillow's `ImageOps`, `ImageEnhance` and `Image.transform` do.
 
-  Geometry is bilinear, about black. The other operations round to 8 bits, but for the identity and for `color` on grey
-  images, which change nothing.
+  Geometry is bilinear, and black outside. The other operations round to 8 bits, except the identity and `color` on
+  grey images, which change nothing.
 
   Args:
     unit: `[B, H, W, C]`.
     operations: indices into `OPERATIONS`, `[B]`.
-    strengths: `[B]`; degrees counterclockwise, shears about the upper left corner (the entry of Pillow's matrix),
+    strengths: `[B]`: degrees counterclockwise, shears about the upper left corner (the entry of Pillow's matrix),
       pixels by which the content moves left or up, the level from which solarisation inverts, the bits that
       posterisation keeps, enhancers' factors. The identity, autocontrast and equalisation take none.
-    among: names of all operations that occur; without `BLENDS` there is less to do.
+    among: names of all operations that occur; without any of `BLENDS` the blend is skipped.
   """
   strength = lambda name: jnp.where(operations == OPERATIONS.index(name), strengths, 0.0)
   shift = (-strength("translate_x"), -strength("translate_y"))
@@ -197,7 +198,7 @@ def apply_operations(
 
 
 def _apply_all(unit: jax.Array, operations: jax.Array, strengths: jax.Array, among: Collection[str]) -> jax.Array:
-  """One row of `operations` and `strengths` `[N, B]` after another."""
+  """Applies the rows of `operations` and `strengths` `[N, B]` one after another."""
 
   def step(flat, draws):
     return _flat(apply_operations(flat.reshape(unit.shape), *draws, among)), None
@@ -208,9 +209,9 @@ def _apply_all(unit: jax.Array, operations: jax.Array, strengths: jax.Array, amo
 def _strengths(
   key: jax.Array, operations: jax.Array, levels: ArrayLike, unit: jax.Array, *, translation: float, bits: int
 ) -> jax.Array:
-  """What `apply_operations` takes at levels from 0 to 10, with random signs; the shape of `operations`."""
+  """Turns levels from 0 to 10 into strengths for `apply_operations`, with random signs; shaped as `operations`."""
   height, width = unit.shape[1:3]
-  one_way = {"solarize": (256, -256), "posterize": (bits, -4)}  # what has no effect, and the change at level 10
+  one_way = {"solarize": (256, -256), "posterize": (bits, -4)}  # the value without effect, and the change at level 10
   whole = one_way | {
     "rotate": (0, 30),
     "translate_x": (0, translation * width),
@@ -225,9 +226,10 @@ def _strengths(
 
 
 def _matrices(images: jax.Array, angles: jax.Array, shear=(0.0, 0.0), shift=(0.0, 0.0)) -> jax.Array:
-  """Where pixels come from, `[B, 2, 3]` on (x, y, 1) from the upper left corner; exact where nothing moves.
+  """Gives the matrices that map each pixel to its source, `[B, 2, 3]`.
 
-  Angles `[B]` are radians counterclockwise about the centre; the shifts right and down follow.
+  They act on (x, y, 1) from the upper left corner, and are exact if nothing moves. Angles `[B]` are radians
+  counterclockwise about the centre. The shifts, right and down, follow the rotation.
   """
   cosine, sine = jnp.cos(angles), jnp.sin(angles)
   x, y = images.shape[2] / 2, images.shape[1] / 2
@@ -238,7 +240,7 @@ def _matrices(images: jax.Array, angles: jax.Array, shear=(0.0, 0.0), shift=(0.0
 
 
 def _resample(images: jax.Array, matrices: jax.Array, fill: ArrayLike) -> jax.Array:
-  """Each image read where its matrix takes the pixels; bilinear."""
+  """Reads each image bilinearly at the sources that its matrix gives, `[B, H, W, C]`."""
   rows, columns, _ = _coordinates(images)
   entry = lambda row, column: matrices[:, row, column, None]
   x = entry(0, 0) * (columns + 0.5) + entry(0, 1) * (rows + 0.5) + entry(0, 2) - 0.5  # [B, P]
@@ -255,7 +257,7 @@ def _resample(images: jax.Array, matrices: jax.Array, fill: ArrayLike) -> jax.Ar
 
 
 def _map_levels(unit: jax.Array, operations: jax.Array, strengths: jax.Array) -> jax.Array:
-  """The operations that map levels to levels, by one table an image and channel."""
+  """Applies the operations that map levels to levels, by one table for each image and channel."""
   batch, channels = len(unit), unit.shape[-1]
   places = _coordinates(unit)[2] * _LEVELS + _levels(unit).astype(jnp.int32)  # [B, P] in tables [B, C * 256]
   counts = jnp.zeros((batch, channels * _LEVELS), jnp.int32).at[jnp.arange(batch)[:, None], places].add(1, mode="clip")
@@ -265,7 +267,7 @@ def _map_levels(unit: jax.Array, operations: jax.Array, strengths: jax.Array) ->
   high = jnp.where(counts > 0, level, -1).max(axis=-1, keepdims=True)
   below = jnp.cumsum(counts, axis=-1) - counts
   step = jnp.where(counts > 0, below, 0).max(axis=-1, keepdims=True) // 255
-  # With the halves no quotient of whole numbers lies so near the next one that an inexact division would reach it.
+  # The added 0.5 keeps quotients off whole numbers, which an inexact division could miss.
   stretched = jnp.floor(((level - low) * 255 + 0.5) / jnp.maximum(high - low, 1))
   equalized = jnp.floor((below + step // 2 + 0.5) / jnp.maximum(step, 1))
   strength = strengths.reshape(-1, 1, 1)
@@ -285,7 +287,7 @@ def _map_levels(unit: jax.Array, operations: jax.Array, strengths: jax.Array) ->
 
 
 def _blend(unit: jax.Array, operations: jax.Array, strengths: jax.Array) -> jax.Array:
-  """Pillow's enhancers: levels moved away from those of a degenerate image, or towards them."""
+  """Applies Pillow's enhancers, which move levels away from those of a degenerate image, or towards them."""
   coloured = unit.shape[-1] == 3
   chosen = lambda name: (operations == OPERATIONS.index(name))[:, None]
   levels = _levels(unit)
@@ -305,7 +307,7 @@ def _blend(unit: jax.Array, operations: jax.Array, strengths: jax.Array) -> jax.
 
 
 def _smooth(unit: jax.Array) -> jax.Array:
-  """Levels after Pillow's filter `SMOOTH`, which leaves the border as it is: `[B, P]`."""
+  """Smooths levels by Pillow's filter `SMOOTH`, which leaves the border as it is; `[B, P]`."""
   _, height, width, channels = unit.shape
   rows, columns, _ = _coordinates(unit)
   inside = (0 < rows) & (rows < height - 1) & (0 < columns) & (columns < width - 1)
@@ -316,7 +318,7 @@ def _smooth(unit: jax.Array) -> jax.Array:
 
 
 def _read(images: jax.Array, rows: jax.Array, columns: jax.Array, fill: ArrayLike) -> jax.Array:
-  """The values at whole coordinates `[B, P]`, `fill` outside."""
+  """Reads the values at whole coordinates `[B, P]`; gives `fill` outside."""
   _, height, width, channels = images.shape
   inside = (0 <= rows) & (rows < height) & (0 <= columns) & (columns < width)
   pixels = jnp.clip(rows, 0, height - 1) * width + jnp.clip(columns, 0, width - 1)
@@ -325,7 +327,7 @@ def _read(images: jax.Array, rows: jax.Array, columns: jax.Array, fill: ArrayLik
 
 
 def _box(key: jax.Array, images: jax.Array, shape: tuple[int, int], height, width) -> jax.Array:
-  """Which values lie in a box around a drawn pixel; `shape` `[B, 1]` or `[1, 1]` of the draws -> `[B or 1, P]`."""
+  """Marks the values in a box around a drawn pixel; `shape` of the draws `[B, 1]` or `[1, 1]` -> `[B or 1, P]`."""
   rows, columns, _ = _coordinates(images)
   row_key, column_key = jax.random.split(key)
   top = jax.random.randint(row_key, shape, 0, images.shape[1]) - height // 2
@@ -338,7 +340,7 @@ def _one_of(operations: jax.Array, names: Collection[str]) -> jax.Array:
 
 
 def _coordinates(images: jax.Array) -> np.ndarray:
-  """Row, column and channel of each value of an image, `[3, 1, P]`."""
+  """Gives row, column and channel of each value of an image, `[3, 1, P]`."""
   return np.indices(images.shape[1:], np.int32).reshape(3, 1, -1)
 
 
