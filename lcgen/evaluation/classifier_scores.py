@@ -1,64 +1,70 @@
-"""Scores of trained classifiers and VAEs on the images of one data set, all repetitions."""
+"""Scores of trained classifiers on test sets: exact sums, compiled once for all sets and seeds."""
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcgen.data import sources, test_sets
-from lcgen.evaluation import evaluate, metrics, robustness
+from lcgen.data import batching, ranges, sources, test_sets
+from lcgen.evaluation import metrics, robustness
 from lcgen.runtime import parallel
-from lcgen.training import train_state as states
-from lcgen.training.context import Phases
+from lcgen.training.context import Context
+from lcgen.training.train_state import TrainState
+
+Scores = dict[str, dict[str, dict[str, list[float]]]]
 
 
 class Scorer:
-  """Evaluates networks of one config.
+  """Scores the classifiers of one run.
 
   Args:
-    phases: of the config.
-    mesh: from `parallel.make_mesh`.
-    data: its validation and test images are scored.
+    context: the run's context.
+    data: the data set; its validation and test images are scored.
+    directory: folder of TFDS sets, with the published test sets.
   """
 
-  def __init__(self, phases: Phases, mesh: jax.sharding.Mesh, data: sources.Dataset):
-    self._phases, self._mesh, self._data = phases, mesh, data
-    self._local_mesh = parallel.local_mesh(mesh, len(phases.seeds))
+  def __init__(self, context: Context, data: sources.Dataset, directory: str = ""):
+    self._context, self._data, self._directory = context, data, directory
+    self._local_mesh = parallel.local_mesh(context.mesh, len(context.seeds))
 
   def test(self, model: Any, classifiers: Mapping[str, Any], wanted: Sequence[test_sets.TestSet]) -> dict[str, Any]:
-    """What `results.json` has of classifiers: `arms`, `test_sets` and `robustness`; every process finds it by itself.
+    """Scores classifiers on test sets; every process scores all sets by itself.
 
     Args:
       model: the network of all classifiers.
-      classifiers: their variables, `[S, ...]`.
+      classifiers: their variables by name, `[S, ...]`.
       wanted: the test sets.
+
+    Returns:
+      `arms`, `test_sets` and `robustness`, as in `results.json`.
     """
-    size, stored = self._phases.config["evaluate"]["batch_size"], any(one.tfds_name for one in wanted)
-    arms, known = evaluate.scores(
-      self.scores(model, classifiers),
-      wanted,
-      lambda one: test_sets.read(one, self._data.test, self._phases.config["data"]["dir"]),
+    size, stored = self._context.batch_size, any(one.tfds_name for one in wanted)
+    batching_ = Batching(
       classes=len(self._data.class_names),
       size=size if stored else min(size, len(self._data.test)),
       sharding=parallel.replicated(self._local_mesh),
     )
+    read = lambda one: test_sets.read(one, self._data.test, self._directory)
+    arms, known = score_all(self.scores(model, classifiers), wanted, read, batching_)
     summaries = {
       arm: robustness.summarize({one: np.array(scores[one.name]["accuracy"]) for one in wanted})
       for arm, scores in arms.items()
     }
-    in_order = lambda of_arms: {arm: of_arms[arm] for arm in classifiers}  # JAX sorts what is named
+    in_order = lambda of_arms: {arm: of_arms[arm] for arm in classifiers}  # JAX sorts the keys of dicts
     arms, summaries = in_order(arms), in_order(summaries)
     return {"arms": arms, "test_sets": known, "robustness": summaries}
 
-  def scores(self, model: Any, classifiers: Mapping[str, Any]) -> Callable[[evaluate.Batch], dict[str, Any]]:
-    """`batch -> {classifier: {score: [S]}}`, sums; compiled once for all classifiers, test sets and repetitions."""
+  def scores(self, model: Any, classifiers: Mapping[str, Any]) -> Callable[[batching.Batch], dict[str, Any]]:
+    """Gives `batch -> {classifier: {score: sums [S]}}`, compiled once for all classifiers, test sets and seeds."""
     each = [parallel.local(variables, self._local_mesh) for variables in classifiers.values()]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *each)  # [S, classifiers, ...]
 
     def score(variables, batch):
-      images = self._phases.prepare(batch)["image"]
+      images = self._context.prepare(batch)["image"]
       own = lambda one: metrics.soft_scores(model.apply(one, images), batch["label"], batch["target"], batch["mask"])
       return jax.vmap(own)(variables)  # the first layers of all classifiers are one matrix product
 
@@ -70,33 +76,109 @@ class Scorer:
 
     return scores
 
-  def validation_accuracy(self, model: Any) -> Callable[[states.TrainState], jax.Array]:
-    """`state -> [S]` on validation images."""
+  def validation_accuracy(self, model: Any) -> Callable[[TrainState], jax.Array]:
+    """Gives a function `state -> [S]` that computes the accuracy on the validation images."""
 
     def count(variables, batch):
-      logits = model.apply(variables, self._phases.prepare(batch)["image"])
+      logits = model.apply(variables, self._context.prepare(batch)["image"])
       return metrics.count_correct(logits, batch["label"], batch["mask"])
 
-    mapped, batches, size = self._mapped(count, 0, None), self._validation(), len(self._data.validation)
-    return lambda state: evaluate.total(lambda batch: mapped(state.variables, batch), batches) / size
+    mapped, validation = self._context.over_seeds(count, 0, None), self._data.validation
+    batches = self._context.batches(validation)
+    return lambda state: batching.total(lambda batch: mapped(state.variables, batch), batches) / len(validation)
 
-  def validation_loss(self) -> Callable[[states.TrainState], jax.Array]:
-    """`state -> [S]`: the VAE's training objective on validation images, with the same noise in every epoch."""
-    model, objective = self._phases.networks.vae, self._phases.objective()
 
-    def loss(variables, key, batch):
-      images = self._phases.prepare(batch)["image"]
-      per_image, _ = objective(images, model.apply(variables, images, key))
-      return jnp.where(batch["mask"], per_image, 0).sum()
+@dataclasses.dataclass(frozen=True)
+class Batching:
+  """Number of classes, size and sharding of the batches of test sets.
 
-    mapped, keys = self._mapped(loss, 0, 0, None), self._phases.keys("evaluate")
-    batches, size = self._validation(), len(self._data.validation)
-    return lambda state: evaluate.total(lambda batch: mapped(state.variables, keys, batch), batches) / size
+  Attributes:
+    classes: number of classes K.
+    size: batch size.
+    sharding: sharding of the batches.
+  """
 
-  def _validation(self) -> list[evaluate.Batch]:
-    split = self._data.validation
-    size = min(self._phases.config["evaluate"]["batch_size"], len(split))
-    return evaluate.batches(split, size, parallel.replicated(self._mesh))
+  classes: int
+  size: int
+  sharding: Any
 
-  def _mapped(self, function: Callable[..., Any], *in_axes: int | None) -> Callable[..., Any]:
-    return jax.jit(parallel.over_seeds(function, self._mesh, in_axes))
+
+def changed_batches(test_set: test_sets.TestSet, split: sources.Split, cut: Batching) -> Iterator[batching.Batch]:
+  """Yields the changed images of a test set as `Unit`, with their label distributions, `target` `[B, K]`.
+
+  Batches of all sets have the same form, so that the scores compile once.
+  """
+  rows = np.arange(len(split), dtype=np.uint32)
+  targets = np.eye(cut.classes, dtype=np.float32)[split.labels] if split.targets is None else split.targets
+  arrays = {"image": split.images, "label": split.labels, "mask": np.ones(len(split), bool)}
+  arrays |= {"row": rows, "target": targets}
+  key, change = test_sets.key(test_set), test_sets.change(test_set)
+
+  def changed(batch: batching.Batch) -> batching.Batch:
+    images = change(key, batch.pop("row"), batch["image"])
+    return batch | {"image": ranges.Unit(ranges.to_unit(images))}
+
+  with futures.ThreadPoolExecutor() as pool:  # on a CPU one call keeps only a few cores busy
+    yield from pool.map(changed, batching.padded_arrays(arrays, cut.size, cut.sharding))
+
+
+def score_all(
+  score: Callable[[batching.Batch], Mapping[str, Mapping[str, jax.Array]]],
+  wanted: Sequence[test_sets.TestSet],
+  read: Callable[[test_sets.TestSet], sources.Split],
+  cut: Batching,
+) -> tuple[Scores, dict[str, dict[str, Any]]]:
+  """Scores several classifiers on the same test sets.
+
+  Args:
+    score: `batch -> {classifier: scores}` of `metrics.soft_scores` for all seeds, each `[S]` or `[S, bins]`.
+    wanted: the test sets.
+    read: reads the stored images of a set; called once for each, so that only one set is held at a time.
+    cut: the batches of the sets.
+
+  Returns:
+    `{classifier: {test set: {score: [one a seed]}}}`, and the facts of each set: `family`, `part`, `severity`,
+    `origin` and `images`. Scores are `accuracy`, `nll`, `brier`, the expected calibration error `ece`, and every
+    registered metric of logits. A set with drawn labels also has the score `kl`, from the label distribution to the
+    classifier's, in nats. Its facts include `ceiling` and `label_entropy`, the best classifier's accuracy and NLL.
+    The set `corrupted` has the mean accuracy over all sets of CIFAR-10-C and MNIST-C that are generated. Both halves
+    of a Dirty-MNIST family are joined under its name.
+  """
+  results, facts = {}, {}
+  for test_set in wanted:
+    split = read(test_set)
+    known = facts[test_set.name] = dataclasses.asdict(test_set) | {"origin": test_set.origin, "images": len(split)}
+    if split.targets is not None:
+      known |= {"ceiling": test_sets.ceiling(split), "label_entropy": test_sets.label_entropy(split)}
+    parts = list(changed_batches(test_set, split, cut))
+    for classifier, sums in jax.device_get(batching.total(score, parts)).items():
+      means = {name: value.astype(np.float64) / len(split) for name, value in sums.items()}
+      if split.targets is not None:
+        means["kl"] = means["nll"] - known["label_entropy"]
+      results.setdefault(classifier, {})[test_set.name] = means
+  generated = [test_set.name for test_set in wanted if test_set.family in test_sets.GENERATED]
+  for by_set in results.values() if generated else ():
+    by_set[test_sets.CORRUPTED] = {"accuracy": np.mean([by_set[name]["accuracy"] for name in generated], axis=0)}
+  for family in test_sets.DIRTY:
+    halves = [f"{family}/{half}" for half in test_sets.HALVES]
+    if set(halves) <= set(facts):
+      _join(results, facts, family, halves)
+  listed = lambda by_set: {name: _listed(means) for name, means in by_set.items()}
+  return {classifier: listed(by_set) for classifier, by_set in results.items()}, facts
+
+
+def _listed(means: dict[str, np.ndarray]) -> dict[str, list[float]]:
+  """Converts scores to lists, and `gaps` to `ece`, for `results.json`."""
+  errors = {"ece": metrics.calibration_error(means["gaps"])} if "gaps" in means else {}
+  return {name: values.tolist() for name, values in (means | errors).items() if name != "gaps"}
+
+
+def _join(results: Scores, facts: dict[str, dict[str, Any]], name: str, parts: Sequence[str]) -> None:
+  """Adds a set that joins others: the mean of each score and fact, weighted by number of images."""
+  sizes = [facts[part]["images"] for part in parts]
+  mean = lambda values: np.average(values, axis=0, weights=sizes)
+  facts[name] = facts[parts[0]] | {"part": "", "images": sum(sizes)}
+  for fact in ("ceiling", "label_entropy"):
+    facts[name][fact] = float(mean([facts[part][fact] for part in parts]))
+  for by_set in results.values():
+    by_set[name] = {score: mean([by_set[part][score] for part in parts]) for score in by_set[parts[0]]}

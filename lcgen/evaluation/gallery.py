@@ -1,6 +1,8 @@
-"""The images that the figures show, of one repetition, as uint8."""
+"""Makes the images for the figures, of one seed, as uint8."""
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,67 +10,75 @@ import numpy as np
 
 from lcgen.constraints import samplers
 from lcgen.constraints.algebra import Constraint
+from lcgen.constraints.settings import EditSettings
 from lcgen.data import ranges, sources
-from lcgen.training import train_state as states
-from lcgen.training.context import Phases
+from lcgen.generator.frozen import Frozen, decode
+from lcgen.training.context import Context
 
 ACROSS = 10  # images in a row
 
 
-def reconstructions(phases: Phases, frozen: states.Frozen, test: sources.Split) -> dict[str, np.ndarray]:
-  """Two rows of test images, spread over the set as it may come class by class: `originals`, `reconstructions`."""
+def reconstructions(context: Context, frozen: Frozen, test: sources.Split) -> dict[str, np.ndarray]:
+  """Reconstructs two rows of test images: `originals` and `reconstructions`, `[20, H, W, C]`.
+
+  The images are spread over the set, because it may be sorted by class.
+  """
   rows = np.linspace(0, len(test) - 1, 2 * ACROSS).astype(int)
-  originals, latents = _encode(phases, frozen, test.images[rows])
-  decoded = samplers.decode(latents, frozen, model=phases.networks.vae)
+  originals, latents = _encode(context, frozen, test.images[rows])
+  decoded = decode(latents, frozen, generator=context.generator)
   return _as_uint8({"originals": ranges.from_model(originals), "reconstructions": decoded})
 
 
-def samples(phases: Phases, frozen: states.Frozen, constraint: Constraint, count: int) -> dict[str, np.ndarray]:
-  """What every method makes of the same `count` draws from the prior, and the draws themselves as `prior`."""
-  networks, methods = phases.networks, samplers.with_settings(phases.config["sample"])
-  prior_key, method_key = jax.random.split(phases.keys("evaluate")[0])
+def samples(
+  context: Context, ways: Mapping[str, Callable[..., Any]], frozen: Frozen, constraint: Constraint, count: int
+) -> dict[str, np.ndarray]:
+  """Draws samples with every sampler from the same `count` latents of the prior; `prior` has these latents decoded."""
+  generator = context.generator
+  prior_key, move_key = jax.random.split(context.keys("evaluate")[0])
 
   @jax.jit
   def draw(frozen, constraint):
-    prior = samplers.prior(prior_key, count, networks.vae.latent_dim)
-    ways = {name: method(method_key, constraint, prior).latents for name, method in methods.items()}
-    return jax.tree.map(functools.partial(samplers.decode, frozen=frozen, model=networks.vae), {"prior": prior} | ways)
+    prior = generator.prior(prior_key, count)
+    moved = {name: way(move_key, constraint, prior).latents for name, way in ways.items()}
+    to_images = functools.partial(decode, frozen=frozen, generator=generator)
+    return jax.tree.map(to_images, {"prior": prior} | moved)
 
   return _as_uint8(draw(frozen, constraint))
 
 
-def edits(phases: Phases, frozen: states.Frozen, conditions: Constraint, test: sources.Split) -> dict[str, np.ndarray]:
-  """One test image of each class, its reconstruction, and its edits to every class.
+def edits(
+  context: Context, frozen: Frozen, conditions: Constraint, test: sources.Split, settings: EditSettings
+) -> dict[str, np.ndarray]:
+  """Edits one test image of each class to every class, and reconstructs it.
 
   Args:
-    phases: of the config.
-    frozen: the VAE.
-    conditions: for K x K latents: to all K classes for the first image, and so on.
-    test: where the images come from.
+    context: the run's context.
+    frozen: the generator.
+    conditions: constraint on K x K latents: all K classes for the first image, then for the second, and so on.
+    test: images to edit.
+    settings: settings of edits.
 
   Returns:
     `edit_originals`, `edit_reconstructions` `[K, H, W, C]` and `edits` `[K * K, H, W, C]`.
   """
-  classes = phases.networks.classifier.classes
-  firsts = [int(np.argmax(test.labels == label)) for label in range(classes)]  # the first image where a class is absent
-  originals, latents = _encode(phases, frozen, test.images[firsts])
-
-  settings = {name: phases.config["edit"][name] for name in ("steps", "learning_rate", "distance_weight")}
+  classes = context.classes
+  firsts = [int(np.argmax(test.labels == label)) for label in range(classes)]  # image 0 stands for an absent class
+  originals, latents = _encode(context, frozen, test.images[firsts])
 
   @jax.jit
   def edit(frozen, conditions, latents):
     start = jnp.repeat(latents, classes, axis=0)
-    moved = samplers.edit(conditions, start, frozen.posterior_scale, **settings)
-    decode = functools.partial(samplers.decode, frozen=frozen, model=phases.networks.vae)
-    return {"edit_reconstructions": decode(latents), "edits": decode(moved.latents)}
+    moved = samplers.edit(conditions, start, frozen.posterior_scale, settings)
+    to_images = functools.partial(decode, frozen=frozen, generator=context.generator)
+    return {"edit_reconstructions": to_images(latents), "edits": to_images(moved.latents)}
 
   return _as_uint8({"edit_originals": ranges.from_model(originals)} | edit(frozen, conditions, latents))
 
 
-def _encode(phases: Phases, frozen: states.Frozen, stored: np.ndarray) -> tuple[jax.Array, jax.Array]:
-  """Model-space images and the means of their q(z|x)."""
-  images = phases.prepare({"image": jnp.asarray(stored)})["image"]
-  return images, phases.networks.vae.apply(frozen.vae, images, method="encode").mean
+def _encode(context: Context, frozen: Frozen, stored: np.ndarray) -> tuple[jax.Array, jax.Array]:
+  """Gives the images in model space and the means of their q(z|x)."""
+  images = context.prepare({"image": jnp.asarray(stored)})["image"]
+  return images, context.generator.encode(frozen.generator, images).mean
 
 
 def _as_uint8(units: dict[str, jax.Array]) -> dict[str, np.ndarray]:

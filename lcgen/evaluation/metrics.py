@@ -1,9 +1,10 @@
 """Scores of classifiers and of samples.
 
-Samples are compared with real images by their features, those of a judge network. Wherever there is a mask, rows
-that it excludes count for nothing, whatever they hold.
+Samples are compared with real images by the features of a judge network. Rows that a mask excludes never count,
+whatever their values, NaN included.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -15,27 +16,96 @@ import numpy as np
 import optax
 from flax import struct
 
+from lcgen.runtime import errors
+from lcgen.runtime.registry import Registry
+
 CONFIDENCE_BINS = 15
+FEATURES, LOGITS = "features", "logits"
+_OTHER_SCORES = {  # that results have beside the registered metrics
+  FEATURES: (
+    *("conditional_accuracy", "conditional_accuracy_by_class", "accepted", "moved", "ms_per_sample"),
+    "classification_accuracy",
+  ),
+  LOGITS: ("accuracy", "nll", "brier", "gaps", "ece", "kl"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+  """A score that reports show under its title.
+
+  Attributes:
+    function: computes the score, see `register`.
+    title: name of its column or row in the tables.
+    scale: factor that tables multiply it by.
+    digits: decimal places in the tables.
+    of: `FEATURES` (of samples) or `LOGITS` (of classifiers).
+    shown: whether tables show it; results always contain it.
+  """
+
+  function: Callable[..., Any]
+  title: str
+  scale: float = 1.0
+  digits: int = 2
+  of: str = FEATURES
+  shown: bool = True
+
+
+METRICS: Registry[Metric] = Registry("metric")
+
+
+def register(
+  title: str, scale: float = 1.0, digits: int = 2, *, of: str = FEATURES, shown: bool = True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+  """Returns a decorator that registers a metric under the name of its function.
+
+  A metric of features is `(sets: FeatureSets) -> float`. A metric of logits is `(logits [B, K], labels [B]) -> [B]`.
+  It runs jitted, and its mean over the images of each test set is the score.
+
+  Raises:
+    InputError: if the name belongs to another score.
+  """
+
+  def decorate(function):
+    name = function.__name__.lstrip("_")
+    if name in _OTHER_SCORES[of]:
+      raise errors.InputError(f"metric {name!r}: there is one of this name already; choose another name")
+    METRICS.add(name, Metric(function, title, scale, digits, of, shown))
+    return function
+
+  return decorate
+
+
+def registered(of: str) -> dict[str, Metric]:
+  """Gives all metrics of features, or all of logits, by name."""
+  return {name: metric for name, metric in METRICS.items() if metric.of == of}
+
+
+def about() -> dict[str, dict[str, Any]]:
+  """Gives the descriptions of all metrics for the results: title, scale, digits, `of` and `shown`."""
+  fields = ("title", "scale", "digits", "of", "shown")
+  return {name: {field: getattr(metric, field) for field in fields} for name, metric in METRICS.items()}
 
 
 def count_correct(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
-  """Number of unmasked examples whose largest logit is their label; `[B, K]`, `[B]`, `[B]` -> scalar."""
+  """Counts the unmasked examples whose largest logit is their label; `[B, K]`, `[B]`, `[B]` -> scalar."""
   return jnp.sum((logits.argmax(-1) == labels) & mask)
 
 
 def soft_scores(logits: jax.Array, labels: jax.Array, targets: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-  """Sums of scores over the unmasked examples.
+  """Sums the scores of the unmasked examples.
 
   Args:
     logits: `[B, K]`.
     labels: `[B]`.
-    targets: label distributions `[B, K]`, one-hot where labels are certain.
+    targets: label distributions `[B, K]`, one-hot if labels are certain.
     mask: `[B]`.
 
   Returns:
     `accuracy`: number of labels that have the largest logit. `nll`: cross-entropy to the label distributions, nats.
-    `brier`: squared distance of the probabilities to the label distributions, summed over classes, from 0 to 2.
-    `gaps`: correct minus confidence, by bins of the confidence, `[CONFIDENCE_BINS]`, for `calibration_error`.
+    `brier`: squared distance of the probabilities to the label distributions, summed over classes, 0 to 2 an example.
+    `gaps`: correct minus confidence in bins of the confidence, `[CONFIDENCE_BINS]`, for `calibration_error`.
+    Also every registered metric of logits.
   """
   nll = optax.softmax_cross_entropy(logits, targets)
   brier = jnp.square(jax.nn.softmax(logits) - targets).sum(axis=-1)
@@ -43,22 +113,24 @@ def soft_scores(logits: jax.Array, labels: jax.Array, targets: jax.Array, mask: 
   confidence = jax.nn.softmax(logits).max(axis=-1)
   bins = jnp.minimum((confidence * CONFIDENCE_BINS).astype(jnp.int32), CONFIDENCE_BINS - 1)
   gaps = jnp.where(mask, (logits.argmax(-1) == labels) - confidence, 0) @ jax.nn.one_hot(bins, CONFIDENCE_BINS)
-  return {
-    "accuracy": count_correct(logits, labels, mask), "nll": masked(nll), "brier": masked(brier), "gaps": gaps,
-  }  # fmt: skip
+  scores = {"accuracy": count_correct(logits, labels, mask), "nll": masked(nll), "brier": masked(brier), "gaps": gaps}
+  return scores | {name: masked(metric.function(logits, labels)) for name, metric in registered(LOGITS).items()}
 
 
 def calibration_error(gaps: np.ndarray) -> np.ndarray:
-  """Expected calibration error (Guo et al. 2017) of `soft_scores`' gaps over the number of examples, `[..., BINS]`."""
+  """Computes the expected calibration error (Guo et al. 2017); `[..., BINS]` -> `[...]`.
+
+  `gaps` are those of `soft_scores`, divided by the number of examples.
+  """
   return np.abs(gaps).sum(axis=-1)
 
 
 def within_class_spread(
   features: jax.Array, labels: jax.Array, classes: int, mask: jax.Array | None = None
 ) -> jax.Array:
-  """Root mean squared distance of features to the mean of their class; `[N, D]`, `[N]`, `[N]` -> scalar.
+  """Computes the root mean square distance of features to the mean of their class; `[N, D]`, `[N]`, `[N]` -> scalar.
 
-  Every example counts the same; the class means are those of the given examples.
+  Every example has the same weight. Class means are those of the given examples.
   """
   mask = jnp.ones(len(features), bool) if mask is None else mask
   features = _zero_where_masked(features, mask)
@@ -69,12 +141,12 @@ def within_class_spread(
 
 @struct.dataclass
 class Moments:
-  """What the Fréchet distance needs of a feature set, or of a part of it.
+  """Moments of a feature set, or of a part of it, for the Fréchet distance.
 
   Attributes:
     count: number of rows.
-    mean: `[D]`, zeros where there are no rows.
-    scatter: sum over the rows of the outer products of their differences to the mean, `[D, D]`.
+    mean: `[D]`, zeros if there are no rows.
+    scatter: sum over rows of the outer products of their differences to the mean, `[D, D]`.
   """
 
   count: jax.Array
@@ -82,7 +154,7 @@ class Moments:
   scatter: jax.Array
 
   def merge(self, other: "Moments") -> "Moments":
-    """Moments of both sets together (Chan et al. 1983); either may be empty."""
+    """Computes the moments of both sets together (Chan et al. 1983); either may be empty."""
     count = self.count + other.count
     share = other.count / jnp.maximum(count, 1)
     difference = other.mean - self.mean
@@ -95,7 +167,7 @@ class Moments:
 
 @jax.jit
 def moments(features: jax.Array, mask: jax.Array) -> Moments:
-  """Moments of the unmasked rows; `[N, D]`, `[N]`."""
+  """Computes the moments of the unmasked rows; `[N, D]`, `[N]`."""
   count = mask.sum()
   mean = _zero_where_masked(features, mask).sum(axis=0) / jnp.maximum(count, 1)
   centred = _zero_where_masked(features - mean[None, :], mask)
@@ -103,13 +175,14 @@ def moments(features: jax.Array, mask: jax.Array) -> Moments:
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-  """Squared Fréchet distance of two Gaussians, FID of Heusel et al. (2017) where Inception is the judge; from 0.
+  """Computes the squared Fréchet distance of two Gaussians, at least 0.
 
+  With Inception as the judge this is the FID of Heusel et al. (2017).
   |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) with covariances over n - 1, in float64 on the host. The trace of
-  the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), also where covariances are singular.
+  the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), even for singular covariances.
 
   Returns:
-    The distance; nan where a set has fewer than two rows or moments that are not finite.
+    The distance; nan if a set has fewer than two rows or moments that are not finite.
   """
   counts = int(a.count), int(b.count)
   means, scatters = (np.asarray(pair, np.float64) for pair in ((a.mean, b.mean), (a.scatter, b.scatter)))
@@ -124,7 +197,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 @functools.partial(jax.jit, static_argnames="block")
 def kernel_distance(a: jax.Array, b: jax.Array, a_mask: jax.Array, b_mask: jax.Array, block: int = 128) -> jax.Array:
-  """Unbiased squared MMD with the kernel (x.y / D + 1)^3, KID of Bińkowski et al. (2018); it may be below 0.
+  """Computes the unbiased squared MMD with kernel (x.y / D + 1)^3, KID of Bińkowski et al. (2018); can be negative.
 
   Args:
     a: `[N, D]`.
@@ -134,13 +207,14 @@ def kernel_distance(a: jax.Array, b: jax.Array, a_mask: jax.Array, b_mask: jax.A
     block: number of rows whose kernels with a whole set are held at once.
 
   Returns:
-    Scalar; nan where a set has fewer than two rows.
+    Scalar; nan if a set has fewer than two rows.
   """
   a, b = _zero_where_masked(a, a_mask), _zero_where_masked(b, b_mask)
   a_count, b_count = a_mask.sum(), b_mask.sum()
   centre = (a.sum(axis=0) + b.sum(axis=0)) / (a_count + b_count)
   cube = lambda products: (products / a.shape[1] + 1) ** 3
-  # The distance is a small difference of means: a constant off all kernels leaves it as it is, and float32 more digits.
+  # The distance is a small difference of means. Subtracting a constant from all kernels does not change it, but leaves
+  # float32 more digits.
   kernel = lambda products: cube(products) - cube(jnp.square(centre).sum())
 
   def mean(x, x_mask, y, y_mask):
@@ -158,21 +232,21 @@ def kernel_distance(a: jax.Array, b: jax.Array, a_mask: jax.Array, b_mask: jax.A
 def neighbourhood_scores(
   real: jax.Array, samples: jax.Array, real_mask: jax.Array, sample_mask: jax.Array, k: int = 5, block: int = 128
 ) -> dict[str, jax.Array]:
-  """Which rows lie inside balls around those of the other set; a ball reaches to the k-th neighbour in its own set.
+  """Scores how far each set covers the other by balls that reach to the k-th neighbour in their own set.
 
   Args:
     real: `[N, D]`.
     samples: `[M, D]`.
     real_mask: `[N]`.
     sample_mask: `[M]`.
-    k: which neighbour; the row itself is not counted.
+    k: rank of the neighbour; the row itself does not count.
     block: number of rows whose distances to a whole set are held at once.
 
   Returns:
     `precision`: share of samples inside a real ball. `recall`: share of real rows inside a sample's ball (both of
-    Kynkäänniemi et al. 2019). `density`: mean number of real balls around a sample over k, which may exceed 1.
-    `coverage`: share of real balls with a sample inside (both of Naeem et al. 2020). All are nan where a set has no
-    more than k rows or values that are not finite.
+    Kynkäänniemi et al. 2019). `density`: mean number of real balls around a sample, divided by k; it may exceed 1.
+    `coverage`: share of real balls with a sample inside (both of Naeem et al. 2020). All are nan if a set has at most
+    k rows or values that are not finite.
   """
 
   def radii(features, mask):
@@ -200,9 +274,9 @@ def neighbourhood_scores(
 def nearest_distances(
   samples: jax.Array, references: jax.Array, reference_mask: jax.Array, block: int = 128
 ) -> jax.Array:
-  """Euclidean distance of each sample to the nearest reference, 0 for a copy; `[M, D]`, `[N, D]`, `[N]` -> `[M]`.
+  """Computes each sample's Euclidean distance to the nearest reference; `[M, D]`, `[N, D]`, `[N]` -> `[M]`.
 
-  Of `block` samples at a time the distances to all references are held.
+  The distance of a copy is 0. Distances of `block` samples to all references are held at once.
   """
   return jnp.sqrt(_map_distances(jnp.min, samples, references, reference_mask, block))
 
@@ -214,10 +288,10 @@ def _zero_where_masked(features: jax.Array, mask: jax.Array) -> jax.Array:
 def _map_distances(
   function: Callable[[jax.Array], Any], rows: jax.Array, references: jax.Array, mask: jax.Array, block: int
 ) -> Any:
-  """`function` of the squared distances `[N]` of each row to the references, infinite to those that `mask` excludes.
+  """Maps `function` over the squared distances `[N]` of each row to the references; masked ones are infinitely far.
 
-  |x|^2 + |y|^2 - 2 x.y would not be 0 for a copy, nor the same both ways, as `<` at the surface of a ball needs it. XLA
-  on CPUs would hold the differences in all features at once, so they are added up feature by feature.
+  |x|^2 + |y|^2 - 2 x.y is not exactly 0 for a copy, nor exactly symmetric. The comparison with a ball's radius needs
+  both. Distances are summed feature by feature, because XLA on CPUs would hold the differences in all features at once.
   """
   columns = references.T
 
@@ -230,10 +304,93 @@ def _map_distances(
 
 
 def _kth_smallest(values: jax.Array, k: int) -> jax.Array:
-  """`[N]` -> scalar; equal values count one by one. (`jax.lax.top_k` sorts on CPUs, tens of times slower.)"""
+  """Finds the k-th smallest value, `[N]` -> scalar; equal values count one by one.
+
+  `jax.lax.top_k` sorts on CPUs, which is tens of times slower.
+  """
 
   def next_larger(_, threshold):
     enough = (values <= threshold).sum() >= k
     return jnp.where(enough, threshold, jnp.where(values > threshold, values, jnp.inf).min())
 
   return jax.lax.fori_loop(0, k, next_larger, -jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureSets:
+  """Features by one seed's judge, which metrics compare.
+
+  Attributes:
+    samples: `[M, D]`.
+    targets: index of the target that each sample was drawn for, `[M]`.
+    real: test images that the samples should be like, `[N, D]`; one row of NaN if there are none.
+    labels: labels of `real`, `[N]`.
+    classes: number of targets.
+    test: all test images that are compared, `[T, D]`.
+    train: training images, `[R, D]`.
+  """
+
+  samples: jax.Array
+  targets: jax.Array
+  real: jax.Array
+  labels: jax.Array
+  classes: int
+  test: jax.Array
+  train: jax.Array
+
+  @functools.cached_property
+  def neighbourhood(self) -> dict[str, jax.Array]:
+    """Precision, recall, density and coverage, from the same distances."""
+    return neighbourhood_scores(self.real, self.samples, _every(self.real), _every(self.samples))
+
+
+def _every(features: jax.Array) -> jax.Array:
+  return jnp.ones(len(features), bool)
+
+
+@register("diversity")
+def diversity(sets: FeatureSets) -> jax.Array:
+  """Computes the spread of the features within a target, relative to that of test images."""
+  spread = functools.partial(within_class_spread, classes=sets.classes)
+  return spread(sets.samples, sets.targets) / spread(sets.real, sets.labels)
+
+
+@register("Fréchet distance")
+def _frechet_distance(sets: FeatureSets) -> float:
+  return frechet_distance(moments(sets.samples, _every(sets.samples)), moments(sets.real, _every(sets.real)))
+
+
+@register("kernel distance", shown=False)
+def _kernel_distance(sets: FeatureSets) -> jax.Array:
+  return kernel_distance(sets.samples, sets.real, _every(sets.samples), _every(sets.real))
+
+
+@register("precision")
+def precision(sets: FeatureSets) -> jax.Array:
+  """Gives the share of samples inside a ball around a real image."""
+  return sets.neighbourhood["precision"]
+
+
+@register("recall")
+def recall(sets: FeatureSets) -> jax.Array:
+  """Gives the share of real images inside a ball around a sample."""
+  return sets.neighbourhood["recall"]
+
+
+@register("density")
+def density(sets: FeatureSets) -> jax.Array:
+  """Gives the mean number of real balls around a sample, divided by the number of neighbours."""
+  return sets.neighbourhood["density"]
+
+
+@register("coverage")
+def coverage(sets: FeatureSets) -> jax.Array:
+  """Gives the share of real balls with a sample inside."""
+  return sets.neighbourhood["coverage"]
+
+
+@register("novelty")
+def novelty(sets: FeatureSets) -> jax.Array:
+  """Computes the median distance to the nearest training image over that of test images; far below 1 means copies."""
+  to_train = functools.partial(nearest_distances, references=sets.train, reference_mask=_every(sets.train))
+  return jnp.median(to_train(sets.samples)) / jnp.median(to_train(sets.test))

@@ -1,7 +1,7 @@
-"""What many corrupted test sets say together: means over corruptions, severities and groups, beside the clean accuracy.
+"""Mean accuracies over corrupted test sets: by corruption, severity and group, and relative to clean images.
 
-Means are of accuracies and not normalised by another classifier's errors: on CIFAR-10-C the unnormalised mean over 15
-corruptions in five severities is what papers and RobustBench report.
+Accuracies are not normalised by the errors of another classifier. For CIFAR-10-C papers and RobustBench report this
+unnormalised mean, over 15 corruptions in five severities.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,20 +17,22 @@ Accuracies = Mapping[test_sets.TestSet, np.ndarray]  # each [S]
 
 
 def summarize(accuracies: Accuracies) -> dict[str, dict[str, Any]]:
-  """Summaries of each family of corruptions among the sets.
+  """Summarizes each family of corruptions among the sets.
 
   Returns:
-    For each family: `means` over sets, each `[S]`: `benchmark` (the 15 corruptions of CIFAR-10-C's benchmark, five
-    severities each), `all` (every corruption of the family); `selected` where only some were evaluated.
-    `relative`: the same over the accuracy on the family's clean images. `by_severity`, `by_corruption`, `by_group`:
-    means over all sets of the family that were evaluated.
+    For each family, `means` over sets, each `[S]`. `benchmark` (the 15 corruptions of CIFAR-10-C's benchmark, five
+    severities each) and `all` (every corruption of the family) are there if all their sets were evaluated. If neither
+    is, `selected` is the mean of the evaluated sets. `relative`: the means divided by the accuracy on the family's
+    clean images, if these were evaluated. `by_corruption`, and with several severities `by_severity` and `by_group`:
+    means over all evaluated sets of the family. The user's own corruptions have no `by_group`.
   """
   result = {}
   for family in dict.fromkeys(test_set.family for test_set in accuracies):
     corrupted = {
       test_set: value
       for test_set, value in accuracies.items()
-      if test_set.family == family and test_set.part in corruptions.CIFAR10_C | corruptions.MNIST_C
+      if test_set.family == family
+      and (family == test_sets.CUSTOM or test_set.part in corruptions.CIFAR10_C | corruptions.MNIST_C)
     }
     if corrupted:
       result[family] = _summary(family, corrupted, accuracies.get(_clean(family)))
@@ -38,15 +40,16 @@ def summarize(accuracies: Accuracies) -> dict[str, dict[str, Any]]:
 
 
 def _clean(family: str) -> test_sets.TestSet:
-  """The clean images that a family's corrupted ones are compared with: MNIST-C brings its own."""
+  """Gives the clean set that a family is compared with: published MNIST-C has its own, others use the test images."""
   return test_sets.TestSet(family, test_sets.IDENTITY) if family == "mnist_corrupted" else test_sets.TestSet("test")
 
 
 def _summary(family: str, corrupted: Accuracies, clean: np.ndarray | None) -> dict[str, Any]:
   graded = any(test_set.severity for test_set in corrupted)
   family_sets = [test_set for test_set in test_sets.expand([family]) if test_set.part != test_sets.IDENTITY]
-  whole = {BENCHMARK: [one for one in family_sets if one.part in corruptions.BENCHMARK]} if graded else {}
-  whole[ALL] = family_sets
+  benchmark = [one for one in family_sets if one.part in corruptions.BENCHMARK]
+  whole = {BENCHMARK: benchmark} if graded and benchmark else {}
+  whole[ALL] = family_sets or list(corrupted)  # for the user's own corruptions, all that were evaluated
   means = {name: _mean(corrupted, sets) for name, sets in whole.items() if set(sets) <= set(corrupted)}
   means = means or {SELECTED: _mean(corrupted, corrupted)}
   result = {"means": means}
@@ -56,7 +59,8 @@ def _summary(family: str, corrupted: Accuracies, clean: np.ndarray | None) -> di
   if graded:
     groups = {name: group for group, names in corruptions.GROUPS.items() for name in names}
     result["by_severity"] = _by(corrupted, lambda test_set: str(test_set.severity))
-    result["by_group"] = _by(corrupted, lambda test_set: groups[test_set.part])
+    if family != test_sets.CUSTOM:
+      result["by_group"] = _by(corrupted, lambda test_set: groups[test_set.part])
   return result
 
 
@@ -65,7 +69,7 @@ def _mean(accuracies: Accuracies, sets: Iterable[test_sets.TestSet]) -> list[flo
 
 
 def _by(accuracies: Accuracies, group: Callable[[test_sets.TestSet], str]) -> dict[str, list[float]]:
-  """Means over the sets of each group."""
+  """Computes the mean over the sets of each group."""
   groups: dict[str, list[test_sets.TestSet]] = {}
   for test_set in accuracies:
     groups.setdefault(group(test_set), []).append(test_set)

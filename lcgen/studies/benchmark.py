@@ -1,10 +1,10 @@
-"""How fast every phase trains on this device, inside the real loop, and what bounds it; on random images."""
+"""Times every phase inside the real loop on random images, and finds the ceiling that bounds it."""
 
 import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,66 +12,72 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from lcgen.classifiers import arm_phase
 from lcgen.constraints import learning, samplers
 from lcgen.data import sources, test_sets
-from lcgen.evaluation import classifier_scores, evaluate, sample_scores
-from lcgen.reporting import report, tables
-from lcgen.runtime import parallel
+from lcgen.evaluation import classifier_scores, sample_scores
+from lcgen.runtime import files, memory, parallel
 from lcgen.studies import dry_run
+from lcgen.studies.settings import BenchmarkSettings, Sections
 from lcgen.training import loop
-from lcgen.training.context import Phases
+from lcgen.training.context import Context
 
-Rates = dict[str, dict[str, float]]  # {what: {"images_per_s", "compile_s"}}
+Rates = dict[str, dict[str, float]]  # {sampler or family of test sets: {"images_per_s", "compile_s"}}
 
-_UNSTEADY = 1  # chunks before the loop runs steadily
-_REPEATS = 5  # of what the ceilings are measured by, the best of which counts
+_UNSTEADY = 1  # first chunks, which are not counted because the loop is not steady yet
+_REPEATS = 5  # timed calls of ceilings and samplers, beside the call that compiles; the fastest counts
 _COPIED_BYTES = 2**28
-_SIDES = {"cpu": 2048}  # of the matrices whose product is timed
-_SIDE = 8192  # on accelerators
-_NEAR = 0.5  # of a ceiling: what comes this close is bound by it
+_CPU_SIDE, _SIDE = 2048, 8192  # rows of the square matrices that are multiplied on CPUs and on accelerators
+_NEAR = 0.5  # a step that reaches this share of a ceiling counts as bound by it
 
 
 @dataclasses.dataclass(frozen=True)
 class Ceilings:
-  """What this device was measured to do at best: FLOP/s of a large matrix product, bytes/s of a large copy."""
+  """The highest rates measured on this device: FLOP/s of a large matrix product, bytes/s of a large copy."""
 
   flops_per_s: float
   bytes_per_s: float
 
 
-def run(phases: Phases) -> dict[str, Any]:
-  """What `benchmark.json` holds: the device, its ceilings, and every phase with one repetition and with several.
+@dataclasses.dataclass(frozen=True)
+class Bench:
+  """The run to measure: its context, the settings of its phases, and those of the benchmark."""
 
-  Args:
-    phases: of a config; its sizes and its section `benchmark` count.
-  """
-  section, ceilings = phases.config["benchmark"], measure_ceilings()
-  trained = [name for name in section["phases"] if name in dry_run.NAMES]
-  found = {name: measure(phases, name, ceilings) for name in trained}
-  curve = {name: _curve(phases, name) for name in trained}
+  context: Context
+  sections: Sections
+  settings: BenchmarkSettings
+
+  @property
+  def longest(self) -> int:
+    """Largest number of steps in a chunk."""
+    return self.context.train.chunk_steps
+
+
+def run(bench: Bench) -> dict[str, Any]:
+  """Measures the device's ceilings and every phase, with the run's seeds and with other numbers of seeds."""
+  settings, ceilings = bench.settings, measure_ceilings()
+  trained = [name for name in settings.phases if name in dry_run.NAMES]
+  found = {name: measure(bench, name, ceilings) for name in trained}
+  curve = {name: _curve(bench, name) for name in trained}
   timed = {"sampling": measure_sampling, "evaluation": measure_evaluation}
-  others = {name: measure_rates(phases) for name, measure_rates in timed.items() if name in section["phases"]}
-  shown = [phase_table(found, ceilings)] if trained else []
-  shown += [curve_table(curve)] if trained and section["curve"] else []
-  shown += [image_table(others)] if others else []
+  others = {name: measure_rates(bench) for name, measure_rates in timed.items() if name in settings.phases}
   return {
     "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-    "seeds": len(phases.seeds),
+    "seeds": len(bench.context.seeds),
     "ceilings": dataclasses.asdict(ceilings),
     "phases": found,
     "curve": curve,
     **others,
-    "tables": [table._asdict() for table in shown],
   }
 
 
-def measure(phases: Phases, name: str, ceilings: Ceilings) -> dict[str, Any]:
-  """One phase: times inside the loop per step and repetition, and what a step costs in FLOPs, bytes and memory."""
-  mesh = phases.mesh
-  phase, data = prepare(phases, name, mesh)
-  seconds, compile_s = loop_seconds(phases, phase, data, mesh)
-  each = [1e3 * second / len(phases.seeds) for second in seconds]
-  bare = [1e3 * second / len(phases.seeds) for second in bare_seconds(phases, phase, data, mesh)]
+def measure(bench: Bench, name: str, ceilings: Ceilings) -> dict[str, Any]:
+  """Measures one phase: time per step and seed inside the loop, and FLOPs, bytes and memory of one step of one seed."""
+  phase, data = prepare(bench, name)
+  seeds = len(bench.context.seeds)
+  seconds, compile_s = loop_seconds(bench, phase, data)
+  each = [1e3 * second / seeds for second in seconds]
+  bare = [1e3 * second / seeds for second in bare_seconds(bench, phase, data)]
   median, cost = statistics.median(each), step_cost(phase, data)
   flops, traffic = cost["flops"] / median * 1e3, cost["bytes"] / median * 1e3
   return {
@@ -79,7 +85,7 @@ def measure(phases: Phases, name: str, ceilings: Ceilings) -> dict[str, Any]:
     "ms_spread": max(each) - min(each),
     "of_loop": 1 - min(bare) / min(each),
     "compile_s": compile_s,
-    "images_per_s": phase.rows / median * 1e3,
+    "images_per_s": phase.batch_size / median * 1e3,
     "flops_per_step": cost["flops"],
     "bytes_per_step": cost["bytes"],
     "flops_per_s": flops,
@@ -91,34 +97,34 @@ def measure(phases: Phases, name: str, ceilings: Ceilings) -> dict[str, Any]:
   }
 
 
-def prepare(phases: Phases, name: str, mesh: jax.sharding.Mesh) -> tuple[loop.Phase, dict[str, jax.Array]]:
-  """A phase with what it needs to run, untrained, and random images for as many steps as a chunk may have."""
-  size = phases.config["train"]["chunk_steps"] * dry_run.phase(phases, name, None).rows
-  split = random_images(phases, size)
-  rows = jax.device_put({"image": split.images, "label": split.labels}, parallel.replicated(mesh))
-  phase = dry_run.phase(phases, name, dry_run.frozen(phases, mesh, split.labels))
-  return dataclasses.replace(phase, size=size), rows
+def prepare(bench: Bench, name: str) -> tuple[loop.Phase, dict[str, jax.Array]]:
+  """Makes an untrained phase with its constants, and random images for the longest chunk."""
+  context, sections = bench.context, bench.sections
+  size = bench.longest * dry_run.phase(context, sections, name, None).batch_size
+  split = random_images(context, size)
+  rows = jax.device_put({"image": split.images, "label": split.labels}, parallel.replicated(context.mesh))
+  phase = dry_run.phase(context, sections, name, dry_run.frozen(context, sections, split.labels))
+  return dataclasses.replace(phase, epoch_size=size), rows
 
 
-def random_images(phases: Phases, size: int) -> sources.Split:
-  """Of the data set's shape, their labels in turn."""
-  facts = phases.facts
+def random_images(context: Context, size: int) -> sources.Split:
+  """Makes random images of the data set's shape; their labels go round the classes."""
+  facts = context.facts
   images = np.random.default_rng(0).integers(0, 256, (size, *facts.shape), np.uint8)
   return sources.Split(images, np.arange(size, dtype=np.int32) % len(facts.class_names))
 
 
-def loop_seconds(
-  phases: Phases, phase: loop.Phase, data: Mapping[str, jax.Array], mesh: jax.sharding.Mesh
-) -> tuple[list[float], float]:
-  """Seconds a step, of each chunk of the steady loop, and the seconds of compilation."""
-  longest = phases.config["train"]["chunk_steps"]
-  phase = dataclasses.replace(phase, epochs=_UNSTEADY + phases.config["benchmark"]["chunks"])
+def loop_seconds(bench: Bench, phase: loop.Phase, data: Mapping[str, jax.Array]) -> tuple[list[float], float]:
+  """Measures the seconds per step of each chunk once the loop is steady, and the seconds of compilation."""
+  context = bench.context
+  phase = dataclasses.replace(phase, epochs=_UNSTEADY + bench.settings.chunks)
   steps, ends, compile_s = [], [], 0.0
   with tempfile.TemporaryDirectory() as folder:
-    late = loop.LateMetrics(phase.name, longest, report.MetricsFile(epath.Path(folder) / "metrics.jsonl"))
-    state = loop.init(phase, mesh)
-    for chunk in loop.chunks(phase, data, state, 0, seeds=phases.seeds, mesh=mesh, longest=longest):
-      late.push(chunk, {})  # waits for the chunk before
+    late = loop.LateMetrics(phase, context.seeds, files.MetricsFile(epath.Path(folder) / "metrics.jsonl"))
+    state = loop.init(phase, context.mesh)
+    run = loop.chunks(phase, data, state, 0, seeds=context.seeds, mesh=context.mesh, longest=bench.longest)
+    for chunk in run:
+      late.push(chunk, {})  # waits for the previous chunk
       steps.append(chunk.step)
       ends.append(time.perf_counter())
       compile_s += chunk.compile_s
@@ -127,23 +133,22 @@ def loop_seconds(
   return list(np.diff(ends)[_UNSTEADY:] / np.diff(steps)), compile_s
 
 
-def bare_seconds(
-  phases: Phases, phase: loop.Phase, data: Mapping[str, jax.Array], mesh: jax.sharding.Mesh
-) -> list[float]:
-  """Seconds a step where the compiled steps follow each other with nothing between them."""
-  longest = min(phases.config["train"]["chunk_steps"], phase.longest or phase.size)
-  rows = np.arange(longest * phase.rows, dtype=np.int32).reshape(1, longest, phase.rows)
+def bare_seconds(bench: Bench, phase: loop.Phase, data: Mapping[str, jax.Array]) -> list[float]:
+  """Measures the seconds per step of the compiled chunk called again and again, without the loop around it."""
+  mesh, seeds = bench.context.mesh, len(bench.context.seeds)
+  longest = min(bench.longest, phase.max_chunk or phase.epoch_size)
+  rows = np.arange(longest * phase.batch_size, dtype=np.int32).reshape(1, longest, phase.batch_size)
   state = loop.init(phase, mesh)
   rest = (
     phase.frozen,
     data,
     phase.keys,
-    jax.device_put(np.repeat(rows, len(phases.seeds), axis=0), parallel.per_seed(mesh)),
+    jax.device_put(np.repeat(rows, seeds, axis=0), parallel.per_seed(mesh)),
     jax.device_put(np.int32(0), parallel.replicated(mesh)),
   )
   compiled = loop.compilable(phase, mesh).lower(state, *rest).compile()
   seconds = []
-  for _ in range(_UNSTEADY + phases.config["benchmark"]["chunks"]):
+  for _ in range(_UNSTEADY + bench.settings.chunks):
     started = time.perf_counter()
     state, *others = compiled(state, *rest)
     jax.block_until_ready(others)
@@ -152,52 +157,54 @@ def bare_seconds(
 
 
 def step_cost(phase: loop.Phase, data: Mapping[str, jax.Array]) -> dict[str, float]:
-  """What the compiler says of one step of one repetition: FLOPs, bytes read and written, most bytes held at once."""
+  """Asks the compiler for the cost of one step of one seed: FLOPs, bytes accessed, and peak bytes held."""
   one = lambda tree: jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
   key = jax.ShapeDtypeStruct((), phase.keys.dtype)
   state, frozen = jax.eval_shape(phase.init, key), one(phase.frozen)
-  rows, keys = jax.ShapeDtypeStruct((1, phase.rows), jnp.int32), jax.ShapeDtypeStruct((1,), key.dtype)
-  compiled = jax.jit(phase.advance, donate_argnums=0).lower(state, frozen, data, rows, keys).compile()
+  rows, keys = jax.ShapeDtypeStruct((1, phase.batch_size), jnp.int32), jax.ShapeDtypeStruct((1,), key.dtype)
+  compiled = jax.jit(phase.run_steps, donate_argnums=0).lower(state, frozen, data, rows, keys).compile()
   cost = compiled.cost_analysis()
-  return {"flops": cost["flops"], "bytes": cost["bytes accessed"], "peak_bytes": parallel.held_bytes(compiled)}
+  return {"flops": cost["flops"], "bytes": cost["bytes accessed"], "peak_bytes": memory.held_bytes(compiled)}
 
 
-def measure_sampling(phases: Phases) -> Rates:
-  """Images a second by each method, drawn, decoded and looked at by the critics as in an evaluation.
+def measure_sampling(bench: Bench) -> Rates:
+  """Measures the images per second of each sampler, drawn, decoded and seen by the critics as in an evaluation.
 
-  The networks are untrained: they refuse all, so that `refine` takes all its rounds.
+  The untrained critics accept nothing, so that `refine` takes all its rounds.
   """
-  mesh, classes, found = phases.mesh, len(phases.facts.class_names), {}
-  frozen = dry_run.frozen(phases, mesh, np.arange(classes))
+  context, sections = bench.context, bench.sections
+  count, found = sections.evaluate.samples_per_class, {}
+  frozen = dry_run.frozen(context, sections, np.arange(context.classes))
   pair = learning.Pair(frozen.actor["params"], frozen.energy["params"])
-  arguments = frozen, learning.constraint(phases, pair, jnp.eye(classes)[0]), phases.keys("evaluate")
-  for name, way in samplers.with_settings(phases.config["sample"]).items():
-    draw = jax.jit(parallel.over_seeds(sample_scores.drawing(phases, way), mesh, (0, 0, 0)))
+  target = learning.constraint(context, sections.constraint, pair, jnp.eye(context.classes)[0])
+  arguments = frozen, target, context.keys("evaluate")
+  for name, way in samplers.bind(sections.sample, context.generator.prior).items():
+    draw = context.over_seeds(sample_scores.drawing(context, way, count), 0, 0, 0)
     seconds = [_seconds(lambda draw=draw: draw(*arguments)) for _ in range(_REPEATS + 1)]
-    count = len(phases.seeds) * phases.config["evaluate"]["samples_per_class"]
-    found[name] = {"images_per_s": count / min(seconds), "compile_s": seconds[0] - min(seconds)}
+    total = len(context.seeds) * count
+    found[name] = {"images_per_s": total / min(seconds), "compile_s": seconds[0] - min(seconds)}
   return found
 
 
-def measure_evaluation(phases: Phases) -> Rates:
-  """Images a second of the 95 sets of `generated_cifar10_c`, a batch each, made and scored by the arms' classifiers."""
-  mesh, arms = phases.mesh, phases.config["classifier"]["arms"]
-  split = random_images(phases, phases.config["evaluate"]["batch_size"])
-  data = sources.Dataset(phases.facts.name, phases.facts.class_names, split, split, split)
-  states = loop.init(phases.classifiers("comparison", arms, None), mesh)
+def measure_evaluation(bench: Bench) -> Rates:
+  """Measures the images per second at which all arms are scored on `generated_cifar10_c`, one batch a set."""
+  context, settings = bench.context, bench.sections.classifier
+  split = random_images(context, context.batch_size)
+  data = sources.Dataset(context.facts.name, context.facts.class_names, split, split, split)
+  states = loop.init(arm_phase.phase(context, settings, None, None, arms=settings.arms), context.mesh)
   classifiers = {arm: state.variables for arm, state in states.items()}
-  score = classifier_scores.Scorer(phases, mesh, data).scores(phases.networks.classifier, classifiers)
+  score = classifier_scores.Scorer(context, data).scores(arm_phase.network(context, settings), classifiers)
   wanted = test_sets.expand(["generated_cifar10_c"])
-  options = {"classes": len(data.class_names), "size": len(split), "sharding": parallel.replicated(mesh)}
-  seconds = [_seconds(lambda: evaluate.scores(score, wanted, lambda _: split, **options)) for _ in range(2)]
+  cut = classifier_scores.Batching(context.classes, len(split), parallel.replicated(context.mesh))
+  seconds = [_seconds(lambda: classifier_scores.score_all(score, wanted, lambda _: split, cut)) for _ in range(2)]
   return {
     "generated_cifar10_c": {"images_per_s": len(wanted) * len(split) / seconds[1], "compile_s": seconds[0] - seconds[1]}
   }
 
 
 def measure_ceilings() -> Ceilings:
-  """The best of a few large matrix products in float32, and of a few large copies."""
-  side = _SIDES.get(jax.default_backend(), _SIDE)
+  """Measures the fastest of a few large float32 matrix products and of a few large copies."""
+  side = _CPU_SIDE if parallel.on_cpu() else _SIDE
   matrix, block = jnp.ones((side, side)), jnp.ones(_COPIED_BYTES // 4)
   return Ceilings(
     2 * side**3 / _best_seconds(jax.jit(lambda a: a @ a / side), matrix),
@@ -206,7 +213,7 @@ def measure_ceilings() -> Ceilings:
 
 
 def _best_seconds(function: Callable[[jax.Array], jax.Array], value: jax.Array) -> float:
-  """Of one call; each takes what the last returned, so that nothing is allocated anew."""
+  """Measures the seconds of the fastest call; each call takes the result of the last."""
   seconds = []
   for _ in range(_REPEATS + 1):  # the first compiles
     started = time.perf_counter()
@@ -221,76 +228,22 @@ def _seconds(function: Callable[[], Any]) -> float:
   return time.perf_counter() - started
 
 
-def _curve(phases: Phases, name: str) -> list[dict[str, float]]:
-  """Milliseconds of a step of all repetitions at once, for each of their numbers; to where one takes too long."""
-  section, points = phases.config["benchmark"], []
-  for seeds in section["curve"]:
-    several = Phases(phases.config | {"seeds": seeds}, phases.facts)
-    mesh = several.mesh
+def _curve(bench: Bench, name: str) -> list[dict[str, float]]:
+  """Measures the milliseconds per step of several seeds together, by their number, until one takes too long."""
+  points = []
+  for seeds in bench.settings.curve:
+    first = bench.context.seeds.start
+    several = dataclasses.replace(bench, context=dataclasses.replace(bench.context, seeds=range(first, first + seeds)))
     started = time.perf_counter()
-    seconds, _ = loop_seconds(several, *prepare(several, name, mesh), mesh)
+    seconds, _ = loop_seconds(several, *prepare(several, name))
     points.append({"seeds": seeds, "ms_per_step": 1e3 * statistics.median(seconds)})
-    if time.perf_counter() - started > section["seconds"]:
+    if time.perf_counter() - started > bench.settings.seconds:
       break
   return points
 
 
 def _bound(of_flops: float, of_bytes: float) -> str:
-  """What keeps a step from being faster."""
+  """Names the ceiling that bounds a step: "arithmetic", "memory" or "neither"."""
   if max(of_flops, of_bytes) < _NEAR:
     return "neither"
   return "arithmetic" if of_flops > of_bytes else "memory"
-
-
-def phase_table(found: Mapping[str, Mapping[str, Any]], ceilings: Ceilings) -> tables.Table:
-  """A row a phase."""
-  header = ["phase", "ms a step", "images/s", "compilation, s", "GFLOP/s", "GB/s", "loop, %", "peak, MiB", "bound by"]
-  rows = [
-    [
-      name,
-      f"{one['ms_per_step']:.3g} ± {one['ms_spread'] / 2:.2g}",
-      f"{one['images_per_s']:,.0f}",
-      f"{one['compile_s']:.1f}",
-      f"{one['flops_per_s'] / 1e9:,.1f} ({100 * one['of_flops']:.0f} %)",
-      f"{one['bytes_per_s'] / 1e9:,.1f} ({100 * one['of_bytes']:.0f} %)",
-      f"{100 * one['of_loop']:.1f}",
-      f"{one['peak_bytes'] / 2**20:,.0f}",
-      one["bound"],
-    ]
-    for name, one in found.items()
-  ]
-  return tables.Table(
-    "Training steps inside the loop, a repetition.",
-    header,
-    rows,
-    f"Time: median and half the spread. FLOPs and bytes are the compiler's count, in brackets their share of what this "
-    f"device was measured to do: {ceilings.flops_per_s / 1e9:,.0f} GFLOP/s in a matrix product, "
-    f"{ceilings.bytes_per_s / 1e9:,.1f} GB/s in a copy; above 100 % comes from caches. Loop: the share of the time "
-    "that it takes beside the compiled steps, fastest against fastest.",
-  )
-
-
-def curve_table(curve: Mapping[str, Sequence[Mapping[str, float]]]) -> tables.Table:
-  """A row a phase, a column a number of repetitions."""
-  counts = sorted({point["seeds"] for points in curve.values() for point in points})
-  rows = []
-  for name, points in curve.items():
-    known = {point["seeds"]: point["ms_per_step"] for point in points}
-    rows.append([name, *(f"{known[count]:.3g}" if count in known else "–" for count in counts)])
-  return tables.Table(
-    "Milliseconds a step of several repetitions at once, by their number.", ["phase", *map(str, counts)], rows, ""
-  )
-
-
-def image_table(found: Mapping[str, Rates]) -> tables.Table:
-  """A row a method of sampling, and one for the evaluation."""
-  rows = [
-    [name, f"{one['images_per_s']:,.0f}", f"{one['compile_s']:.1f}"]
-    for rates in found.values()
-    for name, one in rates.items()
-  ]
-  note = (
-    "Samples are drawn, decoded and looked at by the critics; untrained ones refuse all, so that refine takes all its "
-    "rounds. The 95 sets of generated_cifar10_c are made, a batch each, and scored by the classifiers of all arms."
-  )
-  return tables.Table("Images a second, all repetitions.", ["", "images/s", "compilation, s"], rows, note)

@@ -1,25 +1,25 @@
-"""Accuracy over the number of labelled images: the VAE knows all images, all that is trained after it the labelled."""
+"""The learning curve: accuracy over the number of labelled images.
 
-from collections.abc import Mapping
+The generator is trained on all images. Everything after it is trained on the labelled ones alone.
+"""
+
 from typing import Any
 
 import numpy as np
 
-from lcgen.classifiers import arm_training, policies
-from lcgen.constraints import learning
-from lcgen.data import sources, test_sets
-from lcgen.evaluation.classifier_scores import Scorer
-from lcgen.generator import statistics as vae_statistics
-from lcgen.reporting import statistics, tables
-from lcgen.training import train_state as states
-from lcgen.training.context import Phases
-from lcgen.training.trainer import Trainer
+from lcgen.classifiers import arm_phase, arm_training
+from lcgen.classifiers.arms import NONE
+from lcgen.classifiers.labelled import by_class
+from lcgen.constraints import draws, learning
+from lcgen.data import test_sets
+from lcgen.studies.settings import LearningCurveSettings
+from lcgen.studies.study import Study
 
 
 def labelled_rows(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-  """A share of the images of every class, at least one of each, drawn by the seed; `[N]` -> `[n]`, sorted.
+  """Draws the rows of a share of every class, at least one of each; `[N]` -> `[n]`, sorted.
 
-  A smaller share of the same seed is part of a larger one.
+  For the same seed, a larger share contains every smaller one.
   """
   chosen = []
   for label in np.unique(labels):
@@ -29,60 +29,35 @@ def labelled_rows(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
   return np.sort(np.concatenate(chosen))
 
 
-def run(phases: Phases, trainer: Trainer, data: sources.Dataset, frozen: states.Frozen) -> dict[str, Any]:
-  """Trains actor, critic and classifiers on each share of the labels; what `learning_curve.json` holds.
+def run(study: Study, settings: LearningCurveSettings) -> dict[str, Any]:
+  """Trains actor, energy and classifiers on each share of the labels, and scores the classifiers.
 
-  Every share gets as many updates as all labels do.
+  Every share is trained for the same number of updates.
 
   Args:
-    phases: of the workdir's config.
-    trainer: of the workdir.
-    data: the data set.
-    frozen: the trained VAE.
+    study: a run whose generator is trained.
+    settings: settings of the curve.
+
+  Returns:
+    `points`: for each `share`, the number of `labelled` images and the scores as `Scorer.test` gives them.
   """
-  section, scorer = phases.config["learning_curve"], Scorer(phases, trainer.mesh, data)
-  wanted = test_sets.expand(section["sets"])
-  labels, classes = data.train.labels, len(data.class_names)
-  learner = learning.Learner(phases, trainer, frozen)
+  context, scorer, sections = study.context, study.scorer(), study.sections
+  wanted, labels = test_sets.expand(settings.sets), study.data.train.labels
+  learner = learning.Learner(context, study.trainer, study.frozen, sections.constraint)
+  model, tools = arm_phase.network(context, sections.classifier), study.tools(sections.classifier.share)
   points = []
-  for share in section["shares"]:
-    rows = [labelled_rows(labels, share, seed) for seed in phases.seeds]
-    pool = np.stack([np.resize(own, len(labels)) for own in rows]).astype(np.int32)  # repeated to the full length
+  for share in settings.shares:
+    rows = [labelled_rows(labels, share, seed) for seed in context.seeds]
+    pool = np.stack([np.resize(own, len(labels)) for own in rows]).astype(np.int32)  # full length: as many updates
     name = f"learning_curve/{share:g}"
-    pair = learner.labels(source=phases.labels(name, pool))
-    known = frozen.replace(
-      actor={"params": pair.actor},
-      energy={"params": pair.energy},
-      labelled=vae_statistics.labelled(labels, classes, rows),
+    pair = learner.labels(source=draws.labels(context, name, pool))
+    known = study.frozen.replace(
+      actor={"params": pair.actor}, energy={"params": pair.energy}, labelled=by_class(labels, context.classes, rows)
     )
-    arms = list(dict.fromkeys((policies.NONE, *section["arms"])))
-    classifiers = arm_training.Comparison(phases, trainer, f"{name}/classifier", pool).train(arms, known, scorer)
-    scored = scorer.test(phases.networks.classifier, classifiers, wanted)
+    arms = list(dict.fromkeys((NONE, *settings.arms)))
+    folder = f"{name}/classifier"
+    training = arm_training.ArmTraining(context, study.trainer, sections.classifier, tools, folder, pool)
+    classifiers = training.train(arms, known, scorer.validation_accuracy(model))
+    scored = scorer.test(model, classifiers, wanted)
     points.append({"share": share, "labelled": len(rows[0])} | scored)
-  return {"tables": [table._asdict() for table in curve_tables(points)], "points": points}
-
-
-def curve_tables(points: list[Mapping[str, Any]]) -> list[tables.Table]:
-  """For each score a table: a row a number of labels, the accuracy of `none` and what every other arm adds to it."""
-  found = []
-  for same in zip(*map(tables.headlines, points), strict=True):
-    others = [arm for arm in same[0].values if arm != policies.NONE]
-    seeds = len(same[0].values[policies.NONE])
-    differences = [
-      statistics.paired(score.values[arm], score.values[policies.NONE]) for score in same for arm in others
-    ]
-    cells = np.array(tables.compared(differences), object).reshape(len(same), len(others))
-    rows = [
-      [str(point["labelled"]), tables.percent(score.values[policies.NONE]), *line]
-      for point, score, line in zip(points, same, cells, strict=True)
-    ]
-    found.append(
-      tables.Table(
-        f"{same[0].name}: accuracy in % of `{policies.NONE}`, and the gain of the other arms over it, "
-        f"over the number of labelled images, n = {seeds} seeds.",
-        ["labelled images", policies.NONE, *others],
-        rows,
-        tables.MARKS,
-      )
-    )
-  return found
+  return {"points": points}
