@@ -5,62 +5,65 @@ It reads `results.json` and `config.json` of finished workdirs; it needs no data
 
 import argparse
 import csv
+import dataclasses
 import functools
 import io
 import itertools
 import json
 import pathlib
 import textwrap
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from matplotlib import figure as matplotlib_figure
-from scipy import stats
 
-from lcgen import config
-from lcgen.classifiers import policies
-from lcgen.reporting import html, statistics, tables
-from lcgen.runtime import errors
+from lcgen.reporting import figures, html, statistics, tables
+from lcgen.runtime import errors, fields, files
+from lcgen.runtime import results as stored
+from lcgen.runtime.results import BASELINE, METHOD
 
 _ARMS_DRAWN = 6  # at most
-_OF_RUNS = {  # scores that have no arm: where they are in the results, factor, digits
-  "judge: accuracy, %": ("judge test accuracy", 100, 1),
-  "actor: conditional accuracy, %": ("samples actor conditional_accuracy", 100, 1),
-  "actor: diversity": ("samples actor diversity", 1, 2),
-  "actor: Fréchet distance": ("samples actor frechet_distance", 1, 2),
-  "refine: conditional accuracy, %": ("samples refine conditional_accuracy", 100, 1),
-  "refine: diversity": ("samples refine diversity", 1, 2),
-  "refine: Fréchet distance": ("samples refine frechet_distance", 1, 2),
+_OF_RUNS = {  # scores that have no arm: path in the results, factor, digits
+  "judge: accuracy, %": (("judge", "test", "accuracy"), 100, 1),
+  "actor: conditional accuracy, %": (("samples", "actor", "conditional_accuracy"), 100, 1),
+  "actor: diversity": (("samples", "actor", "diversity"), 1, 2),
+  "actor: Fréchet distance": (("samples", "actor", "frechet_distance"), 1, 2),
+  "refine: conditional accuracy, %": (("samples", "refine", "conditional_accuracy"), 100, 1),
+  "refine: diversity": (("samples", "refine", "diversity"), 1, 2),
+  "refine: Fréchet distance": (("samples", "refine", "frechet_distance"), 1, 2),
 }
 
 
 class Run(NamedTuple):
-  """What a finished workdir holds.
+  """A finished run.
 
   Attributes:
     name: tells it from the runs beside it.
     settings: its config, flat, and under `about.` the device, versions and digests of data that it reports.
-    seeds: of its repetitions.
-    arms: of its classifiers.
+    seeds: of the run.
+    roles: of its arms, in their order.
     scores: as `tables.scores` has them, by name.
-    whole: scores that have no arm, by their place in the results, one value a seed.
-    seconds: of training, without compilation; 0 where it reports none.
+    whole: scores that have no arm, by their path in the results, one value a seed.
+    seconds: of training, without compilation; 0 if it reports none.
   """
 
   name: str
   settings: dict[str, Any]
   seeds: list[int]
-  arms: list[str]
+  roles: dict[str, str]
   scores: dict[str, tables.Score]
-  whole: dict[str, list[float]]
+  whole: dict[tuple[str, ...], list[float]]
   seconds: float
+
+  @property
+  def arms(self) -> list[str]:
+    """Its arms."""
+    return list(self.roles)
 
 
 def names(paths: Sequence[pathlib.PurePath]) -> list[str]:
-  """Of each path the shortest tail that no other one ends with; they must be absolute and distinct."""
+  """Shortens each path to the shortest tail that no other one has. Paths must be absolute and distinct."""
 
   def name(own: pathlib.PurePath) -> str:
     tails = (own.parts[start:] for start in reversed(range(len(own.parts))))
@@ -71,10 +74,10 @@ def names(paths: Sequence[pathlib.PurePath]) -> list[str]:
 
 
 def read(folders: Sequence[str]) -> list[Run]:
-  """The runs of finished workdirs, of this version of lcgen or of a fork with other config keys.
+  """Reads the runs of finished workdirs, of this version of lcgen or of a fork with other config keys.
 
   Raises:
-    InputError: where there are fewer than two, one is named twice or not finished, or they share no test set.
+    InputError: there are fewer than two, one is named twice or not finished, or they share no test set.
   """
   paths = [epath.Path(folder).resolve() for folder in folders]
   if len(paths) < 2:
@@ -90,17 +93,19 @@ def read(folders: Sequence[str]) -> list[Run]:
 
 
 def _read_run(folder: epath.Path, name: str) -> Run:
-  results, values = _read_json(folder / "results.json"), _read_json(folder / "config.json")
+  results, values = stored.read(folder / "results.json"), files.read_json(folder / "config.json")
   try:
     scores = {score.name: score for score in tables.scores(results)}
-    lookup = lambda place: functools.reduce(lambda found, key: found.get(key, {}), place.split(), results)
-    whole = {place: lookup(place) for place, *_ in _OF_RUNS.values() if lookup(place)}
+    everything = dataclasses.asdict(results)
+    lookup = lambda path: functools.reduce(lambda found, key: found.get(key, {}), path, everything)
+    whole = {path: lookup(path) for path, *_ in _OF_RUNS.values() if lookup(path)}
     found = [*whole.values(), *itertools.chain(*(score.values.values() for score in scores.values()))]
-    if {len(one) for one in found} != {len(results["seeds"])} or not np.isfinite(found).all():
+    if {len(one) for one in found} != {len(results.seeds)} or not np.isfinite(found).all():
       raise ValueError("a score is not one finite value a seed")
-    seconds = sum(phase["train_s"] for phase in results.get("timing", {}).values())
-    settings = config.flat(values) | config.flat({"about": results.get("about", {})})
-    return Run(name, settings, results["seeds"], list(results["arms"]), scores, whole, seconds)
+    seconds = sum(phase["train_s"] for phase in results.timing.values())
+    settings = fields.flat(values) | fields.flat({"about": results.about})
+    roles = {arm: results.roles[arm] for arm in results.arms}
+    return Run(name, settings, results.seeds, roles, scores, whole, seconds)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise errors.InputError(
       f"{folder}: results.json or config.json is not what a run of this version of lcgen writes ({error!r}); "
@@ -108,49 +113,17 @@ def _read_run(folder: epath.Path, name: str) -> Run:
     ) from error
 
 
-def _read_json(path: epath.Path) -> Any:
-  try:
-    return json.loads(path.read_text())
-  except (FileNotFoundError, NotADirectoryError) as error:
-    raise errors.InputError(f"{path.parent}: there is no {path.name}; name the workdir of a finished run") from error
-  except (OSError, ValueError) as error:
-    raise errors.InputError(f"{path} cannot be read ({error}); run --stage=evaluate on that workdir again") from error
-
-
 def _accuracies(run: Run) -> list[str]:
   return [score.name for score in run.scores.values() if score.kind in ("set", "mean")]
 
 
 def _shared(runs: Sequence[Run]) -> list[str]:
-  """Names of the accuracies that all runs have."""
+  """Lists the names of the accuracies that all runs have."""
   return [name for name in _accuracies(runs[0]) if all(name in run.scores for run in runs)]
 
 
-def unpaired(ours: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> statistics.Difference:
-  """The difference of the means of independent samples, `[n]` and `[m]`, whose variances may differ (Welch 1947).
-
-  Where neither has a spread, up to rounding, nothing tells how certain it is: its interval is that point, and p is 1.
-
-  Returns:
-    The difference, its `n` the smaller of both, without what only pairs have; without interval and p if that is 1.
-  """
-  ours, baseline = np.asarray(ours, np.float64), np.asarray(baseline, np.float64)
-  n, mean = min(len(ours), len(baseline)), float(ours.mean() - baseline.mean())
-  rounding = 1e-12 * max(np.abs(ours).max(), np.abs(baseline).max())
-  interval, p = None, None
-  if n > 1 and max(np.ptp(ours), np.ptp(baseline)) <= rounding:
-    mean = 0.0 if abs(mean) <= rounding else mean
-    interval, p = (mean, mean), 1.0
-  elif n > 1:
-    with warnings.catch_warnings():
-      warnings.simplefilter("ignore", RuntimeWarning)  # of one sample without a spread, which is harmless
-      test = stats.ttest_ind(ours, baseline, equal_var=False)
-      interval, p = tuple(map(float, test.confidence_interval(confidence))), float(test.pvalue)
-  return statistics.Difference(n, mean, sd=None, t_interval=interval, bootstrap_interval=None, p=p)
-
-
 def score_table(runs: Sequence[Run]) -> tables.Table:
-  """A row a run and arm, a column an accuracy that all runs have; the note names the others."""
+  """Tables accuracies: a row a run and arm, a column an accuracy that all runs have. The note names the others."""
   shared, owners = _shared(runs), {}
   rows = [
     [run.name, arm, str(len(run.seeds)), *(tables.percent(run.scores[name].values[arm]) for name in shared)]
@@ -167,10 +140,10 @@ def score_table(runs: Sequence[Run]) -> tables.Table:
 
 
 def sample_table(runs: Sequence[Run]) -> tables.Table:
-  """A row a run: its judge, its samples and how long it trained."""
+  """Tables the judge, the samples and the training time of each run."""
   rows = []
   for run in runs:
-    scaled = [([scale * x for x in run.whole.get(place, ())], digits) for place, scale, digits in _OF_RUNS.values()]
+    scaled = [([scale * x for x in run.whole.get(path, ())], digits) for path, scale, digits in _OF_RUNS.values()]
     cells = [statistics.summary(values, digits) if values else "–" for values, digits in scaled]
     rows.append([run.name, *cells, f"{run.seconds:.0f}" if run.seconds else "–"])
   return tables.Table(
@@ -182,14 +155,14 @@ def sample_table(runs: Sequence[Run]) -> tables.Table:
 
 
 def difference_table(runs: Sequence[Run]) -> tables.Table | None:
-  """Accuracies of every run less those of the first, for arms of both; None where there is no such arm."""
+  """Tables accuracies of every run less those of the first, for arms of both; None if there is no such arm."""
   first, shared = runs[0], _shared(runs)
   places, differences, reasons = [], [], {}
   for run in runs[1:]:
     differing = {"seeds": run.seeds != first.seeds, "test data": _test_data_differ([run, first])}
     unlike = " and ".join(name for name, holds in differing.items() if holds)
     reasons.setdefault(unlike, []).append(f"`{run.name}`")
-    difference = unpaired if unlike else statistics.paired
+    difference = statistics.unpaired if unlike else statistics.paired
     for arm in [arm for arm in run.arms if arm in first.arms]:
       places.append([run.name, arm])
       differences += [difference(run.scores[name].values[arm], first.scores[name].values[arm]) for name in shared]
@@ -209,7 +182,7 @@ def _test_data_differ(runs: Sequence[Run]) -> bool:
 
 
 def config_table(runs: Sequence[Run]) -> tables.Table | None:
-  """A row a key in which any two runs differ, a column a run; None where there is no such key."""
+  """Tables the keys in which any two runs differ, a column a run; None if there is no such key."""
 
   def cell(run: Run, key: str) -> str:
     if key not in run.settings:
@@ -225,39 +198,38 @@ def config_table(runs: Sequence[Run]) -> tables.Table | None:
 
 
 def long_form(runs: Sequence[Run]) -> str:
-  """Every score as CSV, a line a seed, accuracies as shares of 1; what belongs to a run as a whole has no arm."""
+  """Writes every score as CSV, a line a seed, accuracies as shares of 1. Scores of a whole run have no arm."""
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator="\n")
   writer.writerow(["run", "arm", "score", "seed", "value"])
   for run in runs:
     found = [(arm, score.name, values) for score in run.scores.values() for arm, values in score.values.items()]
-    for arm, name, values in [*found, *(("", place, values) for place, values in run.whole.items())]:
+    for arm, name, values in [*found, *(("", " ".join(path), values) for path, values in run.whole.items())]:
       writer.writerows([run.name, arm, name, *pair] for pair in zip(run.seeds, values, strict=True))
   return buffer.getvalue()
 
 
 def arms_drawn(runs: Sequence[Run]) -> tuple[list[str], int]:
-  """The arms that the figure shows, and of how many: all, or six that all runs have, `none` and actor samples first."""
+  """Gives the arms of the figure and the number of all: at most six that all runs have, baseline and samples first."""
   arms = list(dict.fromkeys(arm for run in runs for arm in run.arms))
   if len(arms) <= _ARMS_DRAWN:
     return arms, len(arms)
   of_all = [arm for arm in arms if all(arm in run.arms for run in runs)]
-  rank = lambda arm: (arm != policies.NONE, not arm.startswith("latent_constraints"))
+  roles = {arm: role for run in runs for arm, role in run.roles.items()}
+  rank = lambda arm: (roles[arm] != BASELINE, roles[arm] != METHOD)
   return sorted(of_all or arms, key=rank)[:_ARMS_DRAWN], len(arms)
 
 
 def draw(runs: Sequence[Run]) -> bytes:
-  """A PNG: a panel an accuracy, a line a run and arm, the mean over seeds with their standard deviation as a bar."""
+  """Draws means over seeds with standard deviations as PNG: a panel an accuracy, a line a run and arm."""
   (arms, of), shared = arms_drawn(runs), _shared(runs)
   # An arm's name stands on a line of its own, above its runs.
   lines = [(arm, run) for arm in arms for run in (None, *(n for n, run in enumerate(runs) if arm in run.arms))]
   labels = [arm if run is None else runs[run].name for arm, run in lines]
-  columns = min(len(shared), 3)
-  rows = -(-len(shared) // columns)
-  size = (3.6 * columns + 0.07 * max(map(len, labels)), rows * (0.17 * len(lines) + 0.9) + 0.4)
-  figure = matplotlib_figure.Figure(size, layout="constrained")
-  panels = figure.subplots(rows, columns, squeeze=False)
-  for panel, name in zip(panels.flat, shared, strict=False):
+  widest = max(map(len, labels))
+  size = lambda rows, columns: (3.6 * columns + 0.07 * widest, rows * (0.17 * len(lines) + 0.9) + 0.4)
+  figure, grid = figures.panels(len(shared), 3, size)
+  for panel, name in zip(grid, shared, strict=True):
     for line, (arm, run) in enumerate(lines):
       if run is not None:
         values = 100 * np.array(runs[run].scores[name].values[arm])  # [S]
@@ -265,22 +237,19 @@ def draw(runs: Sequence[Run]) -> bytes:
         panel.errorbar(values.mean(), line, xerr=spread, fmt="o", markersize=4, capsize=2, color=f"C{run}")
     panel.set_title(textwrap.fill(name, 50), fontsize=9)
     panel.set_ylim(len(lines) - 0.4, -0.6)
-    panel.set_yticks(range(len(lines)), labels if panel in panels[:, 0] else [""] * len(lines), parse_math=False)
+    first = panel.get_subplotspec().is_first_col()
+    panel.set_yticks(range(len(lines)), labels if first else [""] * len(lines), parse_math=False)
     for label, (_, run) in zip(panel.get_yticklabels(), lines, strict=True):
       label.set_fontweight("bold" if run is None else "normal")
     panel.tick_params(labelsize=8)
     panel.grid(alpha=0.3)
-  for panel in panels.flat[len(shared) :]:
-    panel.remove()
   left_out = f"; {len(arms)} of {of} arms" if len(arms) < of else ""
   figure.suptitle(f"accuracy in %, mean ± standard deviation over seeds{left_out}", fontsize=10)
-  buffer = io.BytesIO()
-  figure.savefig(buffer, format="png", dpi=110)
-  return buffer.getvalue()
+  return figures.png(figure)
 
 
 def build(runs: Sequence[Run]) -> dict[str, bytes]:
-  """The files of a comparison by name; the same runs give the same bytes."""
+  """Makes the files of a comparison, by name. The same runs give the same bytes."""
   png, differences, settings = draw(runs), difference_table(runs), config_table(runs)
   remarks = {
     "Warning: test data differ, see `about.data.test`; scores may differ for that alone.": _test_data_differ(runs),
@@ -306,7 +275,7 @@ def build(runs: Sequence[Run]) -> dict[str, bytes]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  """The command; input that cannot be used ends it with a sentence and exit code 2."""
+  """Runs the command. Input that cannot be used ends it with a sentence and exit code 2."""
   parser = argparse.ArgumentParser(
     prog="python -m lcgen.compare",
     description="Puts finished runs side by side in a table and a figure, and names where their configs differ.",
@@ -316,16 +285,16 @@ def main(argv: Sequence[str] | None = None) -> None:
   flags = parser.parse_args(argv)
   out = epath.Path(flags.out)
   try:
-    files = build(read(flags.runs))
+    found = build(read(flags.runs))
   except errors.InputError as error:
     parser.error(str(error))
   try:
     out.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
+    for name, content in found.items():
       (out / name).write_bytes(content)
   except OSError as error:
     parser.error(f"--out={out}: cannot be written to ({error}); name another folder")
-  print(f"{files['comparison.md'].decode()}\nFigure, page and CSV in {out}")
+  print(f"{found['comparison.md'].decode()}\nFigure, page and CSV in {out}")
 
 
 if __name__ == "__main__":

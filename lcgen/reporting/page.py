@@ -1,21 +1,20 @@
-"""`report.html`: what a run did, found and did not show, in one self-contained file made from its own files."""
+"""Builds `report.html`, one self-contained file on what a run did, found and did not show."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
+from markupsafe import Markup
 
-from lcgen import config
-from lcgen.classifiers import policies
-from lcgen.data import corruptions, test_sets
-from lcgen.reporting import html, statistics, tables
+from lcgen.reporting import findings, html, study_tables, tables
+from lcgen.runtime import results as stored
+from lcgen.runtime.results import Results
 
-_FIGURES = {  # file: (what it shows to those who do not see it, caption)
+_FIGURES = {  # file: (words for those who do not see it, caption)
   "gains": (
-    "Points with error bars: the gain of every arm over none on each test set.",
-    "Gain over `none` in points, with Student's 95 % interval over seeds; filled where it excludes 0.",
+    "Points with error bars: the gain of every arm over the baseline on each test set.",
+    "Gain over the baseline in points, with Student's 95 % interval over seeds; filled if it excludes 0.",
   ),
   "vae_loss": ("Curves of the VAE's loss and its terms over epochs.", "Phase 1."),
   "actor_critic_loss": ("Curves of the actor's and the critic's losses over epochs.", "Phase 2: the game."),
@@ -28,16 +27,13 @@ _FIGURES = {  # file: (what it shows to those who do not see it, caption)
   "reconstructions": ("Rows of test images, each over its reconstruction.", "Test images over reconstructions."),
   "prior_samples": ("A grid of decoded draws from the prior.", "Decoded draws from the prior, where nothing is asked."),
   "actor_samples": ("A grid of samples by the actor, a row a class.", "The same draws, moved by the actor."),
-  "optimize_samples": ("A grid of samples by optimize, a row a class.", "The same draws, by `optimize`."),
-  "langevin_samples": ("A grid of samples by langevin, a row a class.", "The same draws, by `langevin`."),
-  "refine_samples": ("A grid of samples by refine, a row a class.", "The same draws, by `refine`."),
   "edits": (
     "Strips: a test image, its reconstruction, and its edit to each class.",
     "Test images, their reconstructions, and their edits to every class.",
   ),
   "edit_trade_off": (
     "A curve: share of successful edits against the distance moved.",
-    "What an edit pays: success against distance, over distance weights.",
+    "The price of an edit: success against distance, over distance weights.",
   ),
   "learning_curve": (
     "Curves: accuracy of each arm over the number of labelled images.",
@@ -46,160 +42,134 @@ _FIGURES = {  # file: (what it shows to those who do not see it, caption)
 }
 
 
-def build(workdir: epath.Path, results: Mapping[str, Any]) -> str:
-  """The page.
+def build(workdir: epath.Path, results: Results, config: Mapping[str, Any]) -> str:
+  """Builds the page.
 
   Args:
-    workdir: with `config.json` and `figures/`; and, if there are, `audit.json` and `learning_curve.json`.
-    results: of `results.json`.
+    workdir: with `figures/`; and, if there are, `audit.json` and `learning_curve.json`.
+    results: of the run.
+    config: values by dotted keys.
   """
-  values = config.read(workdir)
-  extra = {name: _read(workdir / f"{name}.json") for name in ("audit", "learning_curve")}
   sections = [
-    html.Section("What was run", _what_was_run(values, results)),
+    html.Section("What was run", _what_was_run(results, config)),
     html.Section("What the augmentation is worth", _arms(workdir, results)),
   ]
-  if extra["audit"]:
-    sections.append(
-      html.Section("Audit: is it the generator that helps?", [_table(t) for t in _tables(extra["audit"])])
-    )
-  if extra["learning_curve"]:
-    parts = [_table(table) for table in _tables(extra["learning_curve"])]
-    sections.append(html.Section("Fewer labels", [*_figures(workdir, ["learning_curve"]), *parts]))
+  if audit := _study(workdir, "audit"):
+    sections.append(html.Section("Audit: is it the generator that helps?", audit))
+  if curve := _study(workdir, "learning_curve"):
+    sections.append(html.Section("Fewer labels", [*_figures(workdir, ["learning_curve"]), *curve]))
   if heat := _heat_maps(results):
     sections.append(html.Section("Corruptions", heat))
-  sampling = ["prior_samples", "actor_samples", "refine_samples", "optimize_samples", "langevin_samples"]
+  samples = ["reconstructions", *(f"{sampler}_samples" for sampler in results.samples)]
   sections += [
-    html.Section("Samples", [_table(samples_table(results)), *_figures(workdir, ["reconstructions", *sampling])]),
-    html.Section("Edits", [html.paragraph(edits_words(results)), *_figures(workdir, ["edits", "edit_trade_off"])]),
+    html.Section("Samples", [_table(findings.samples_table(results)), *_figures(workdir, samples, results.samples)]),
+    html.Section(
+      "Edits", [html.paragraph(findings.edits_words(results)), *_figures(workdir, ["edits", "edit_trade_off"])]
+    ),
     html.Section(
       "Training",
       _figures(workdir, ["vae_loss", "actor_critic_loss", "energy_loss", "classifier_loss", "classifier_accuracy"]),
     ),
     html.Section("Times", [_times(results)]),
-    html.Section("Config", [html.details("Every field", [html.facts(_flat(values))])]),
+    html.Section("Config", [html.details("Every field", [html.facts(_config_facts(config))])]),
   ]
-  data = results["data"]
+  data = results.data
   summary = (
-    f"Latent constraints on {data['name']}: {len(results['arms'])} arms, n = {len(results['seeds'])} seeds, "
-    f"{data['train']} training images, {len(results['test_sets'])} test sets."
+    f"Latent constraints on {data['name']}: {len(results.arms)} arms, n = {len(results.seeds)} seeds, "
+    f"{data['train']} training images, {len(results.test_sets)} test sets."
   )
   return html.page(f"lcgen: {data['name']}", summary, sections)
 
 
-def samples_table(results: Mapping[str, Any]) -> tables.Table:
-  """Scores of the samples by each method."""
-  right = tables.percent(results["judge"][test_sets.TEST]["accuracy"])
-  caption = f"Samples of all classes by each method, scored by a judge that is right on {right} % of the test images."
-  return tables.methods(results["samples"], "conditional accuracy, %", f"{caption[:-1]}; {tables.spread(results)}.")
-
-
-def edits_words(results: Mapping[str, Any]) -> str:
-  """What edits are worth, and what a classifier learns from samples alone."""
-  edits = results["edits"]
-  usual = edits["distance_weights"].index(edits["distance_weight"])
-  return (
-    "A classifier trained on actor samples alone is right on "
-    f"{tables.percent(results['samples']['actor']['classification_accuracy'])} % of the test images. "
-    f"Of test images edited to another class (distance weight {edits['distance_weight']:g}) the judge gives "
-    f"{tables.percent(edits['success'][usual])} % the requested class; they moved "
-    f"{statistics.summary(edits['moved'][usual], digits=2)}, samples drawn anew lie "
-    f"{statistics.summary(edits['anew'], digits=2)} away."
-  )
-
-
-def _what_was_run(values: Mapping[str, Any], results: Mapping[str, Any]) -> list[html.Html]:
-  data, about = results["data"], results["about"]
+def _what_was_run(results: Results, config: Mapping[str, Any]) -> list[Markup]:
+  data, about = results.data, results.about
   pairs = [
     ("data", f"{data['name']}, {len(data['class_names'])} classes, images {'x'.join(map(str, data['shape']))}"),
     ("images", f"{data['train']} training, {data['validation']} validation, {data['test']} test"),
     ("SHA-256 of the images and labels", ", ".join(f"{name} {digest[:16]}…" for name, digest in about["data"].items())),
     ("value ranges", about["ranges"]),
-    ("seeds", ", ".join(map(str, results["seeds"]))),
+    ("generator", f"`{about.get('generator', 'vae')}`"),
+    ("seeds", ", ".join(map(str, results.seeds))),
     ("device", about["device"]),
     ("versions", ", ".join(f"{name} {version}" for name, version in about["versions"].items())),
-    ("arms", ", ".join(f"`{arm}`" for arm in results["arms"])),
-    ("share replaced, where an arm does not say", f"{values['classifier']['share']:g}"),
+    ("arms", ", ".join(f"`{arm}`" for arm in results.arms)),
   ]
+  if "classifier.share" in config:
+    pairs.append(("share replaced, where an arm does not say", f"{config['classifier.share']:g}"))
   return [html.facts(pairs)]
 
 
-def _arms(workdir: epath.Path, results: Mapping[str, Any]) -> list[html.Html]:
+def _arms(workdir: epath.Path, results: Results) -> list[Markup]:
   found = [tables.against_paper(results), tables.gains(results), tables.accuracies(results)]
   paper, *own = [table and _table(table) for table in found]
-  words = [html.paragraph(sentence) for sentence in tables.in_short(results)]
+  words = [html.paragraph(" ".join(sentences))] if (sentences := findings.overview(results)) else []
+  words += [html.paragraph(sentence) for sentence in findings.in_short(results)]
   if words:
     words.append(html.paragraph("Each interval is Student's at 95 %, by itself; with many of them some miss."))
   return [part for part in (*words, paper, *_figures(workdir, ["gains"]), *own) if part]
 
 
-def _heat_maps(results: Mapping[str, Any]) -> list[html.Html]:
-  """Gains over `none` by corruption and severity, arm by arm; accuracies where there is no such arm."""
-  arms, parts = list(results["arms"]), []
-  base = policies.NONE if policies.NONE in arms and len(arms) > 1 else None
-  shown = [arm for arm in arms if arm != base]
-  seeds = len(results["seeds"])
+def _heat_maps(results: Results) -> list[Markup]:
+  """Maps gains over the baseline by corruption and severity, arm by arm; accuracies if there is no baseline."""
+  base = results.baseline if len(results.arms) > 1 else None
+  shown, parts = [arm for arm in results.arms if arm != base], []
+  of_seeds = f"n = {len(results.seeds)} seeds"
 
   def mean(name: str, arm: str) -> float:
-    values = np.array(results["arms"][arm][name]["accuracy"])
-    return 100 * float(np.mean(values - np.array(results["arms"][base][name]["accuracy"]) if base else values))
+    values = np.array(results.arms[arm][name]["accuracy"])
+    return 100 * float(np.mean(values - np.array(results.arms[base][name]["accuracy"]) if base else values))
 
   what = f"Mean gain over `{base}` in points" if base else "Mean accuracy in %"
-  for family in next(iter(results["robustness"].values())):
-    names = [name for name in results["test_sets"] if name.startswith(family + "/")]
-    parts_of = {one.name: one for one in test_sets.expand([family]) if one.name in names}
-    by_corruption = {}
-    for name, one in parts_of.items():
-      if one.part in corruptions.CIFAR10_C | corruptions.MNIST_C:
-        by_corruption.setdefault(one.part, []).append(name)
+  scale = html.Scale("points" if base else "%")
+  for family, summary in next(iter(results.robustness.values())).items():
+    by_corruption: dict[str, list[str]] = {}
+    for name, facts in results.test_sets.items():
+      if facts.family == family and facts.part in summary["by_corruption"]:
+        by_corruption.setdefault(facts.part, []).append(name)
     values = [[np.mean([mean(name, arm) for name in sets]) for arm in shown] for sets in by_corruption.values()]
-    caption = f"{family}: {what} by corruption, n = {seeds} seeds."
-    parts.append(html.heat_map(list(by_corruption), shown, np.array(values), caption, unit="points" if base else "%"))
-    if any(one.severity for one in parts_of.values()):
-      rows = [name for sets in by_corruption.values() for name in sets]
+    caption = f"{family}: {what} by corruption, {of_seeds}."
+    parts.append(html.heat_map(list(by_corruption), shown, np.array(values), caption, scale))
+    rows = [name for sets in by_corruption.values() for name in sets]
+    if any(results.test_sets[name].severity for name in rows):
       full = html.heat_map(
-        [f"severity {parts_of[name].severity}" for name in rows],
+        [f"severity {results.test_sets[name].severity}" for name in rows],
         shown,
         np.array([[mean(name, arm) for arm in shown] for name in rows]),
-        f"{family}: {what} by corruption and severity, n = {seeds} seeds.",
-        unit="points" if base else "%",
+        f"{family}: {what} by corruption and severity, {of_seeds}.",
+        scale,
         row_groups=[(corruption, len(sets)) for corruption, sets in by_corruption.items()],
       )
       parts.append(html.details(f"{family}: every severity", [full]))
   return parts
 
 
-def _times(results: Mapping[str, Any]) -> html.Html:
+def _times(results: Results) -> Markup:
+  form = {"compile_s": ".1f", "train_s": ".1f", "steps": "d", "ms_per_step": ".2f"}
   rows = [
-    [
-      phase,
-      f"{timing['compile_s']:.1f}",
-      f"{timing['train_s']:.1f}",
-      str(timing["steps"]),
-      f"{timing['ms_per_step']:.2f}",
-    ]
-    for phase, timing in results["timing"].items()
+    [phase, *(f"{timing[name]:{digits}}" for name, digits in form.items())] for phase, timing in results.timing.items()
   ]
   header = ["phase", "compiling, s", "training, s", "steps", "ms per step"]
-  return html.table(header, rows, "Times of all repetitions together; the classifiers' steps are those of all arms.")
+  return html.table(header, rows, "Times of all seeds together; the classifiers' steps are those of all arms.")
 
 
-def _figures(workdir: epath.Path, names: Sequence[str]) -> list[html.Html]:
+def _figures(workdir: epath.Path, names: Sequence[str], samplers: Iterable[str] = ()) -> list[Markup]:
+  texts = {
+    f"{name}_samples": (f"A grid of samples by {name}, a row a class.", f"The same draws, by `{name}`.")
+    for name in samplers
+  } | _FIGURES
   paths = {name: workdir / "figures" / f"{name}.png" for name in names}
-  return [html.figure(path.read_bytes(), *_FIGURES[name]) for name, path in paths.items() if path.exists()]
+  return [html.figure(path.read_bytes(), *texts[name]) for name, path in paths.items() if path.exists()]
 
 
-def _table(table: tables.Table) -> html.Html:
+def _table(table: tables.Table) -> Markup:
   return html.table(table.header, table.rows, table.caption, note=table.note)
 
 
-def _tables(found: Mapping[str, Any]) -> list[tables.Table]:
-  return [tables.Table(**table) for table in found["tables"]]
+def _study(workdir: epath.Path, name: str) -> list[Markup]:
+  path = workdir / f"{name}.json"
+  return [_table(table) for table in study_tables.tables_of(name, stored.read_study(path))] if path.exists() else []
 
 
-def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-  return [(name, f"`{value}`" if value != "" else "–") for name, value in config.flat(values).items()]
-
-
-def _read(path: epath.Path) -> Any:
-  return json.loads(path.read_text()) if path.exists() else None
+def _config_facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+  text = lambda value: ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+  return [(name, f"`{text(value)}`" if text(value) else "–") for name, value in config.items()]

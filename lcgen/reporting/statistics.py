@@ -1,22 +1,28 @@
-"""Numbers over repetitions, most often three to five seeds."""
+"""Statistics over seeds, most often three to five."""
 
 import dataclasses
 import functools
 import itertools
 import math
-import statistics
+import warnings
 from collections.abc import Sequence
+from statistics import fmean, stdev
 
 import numpy as np
 from scipy import special, stats
 
 
 def summary(values: Sequence[float], digits: int) -> str:
-  """`mean ± standard deviation` (of the sample, n - 1); the mean alone where there is one value."""
-  mean = f"{statistics.fmean(values):.{digits}f}"
+  """Writes `mean ± standard deviation` (of the sample, n - 1); the mean alone if there is one value.
+
+  Writes `nan` if a value is not finite.
+  """
+  if not all(map(math.isfinite, values)):
+    return "nan"
+  mean = f"{fmean(values):.{digits}f}"
   if len(values) == 1:
     return mean
-  return f"{mean} ± {statistics.stdev(values):.{digits}f}"
+  return f"{mean} ± {stdev(values):.{digits}f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Difference:
     sd: standard deviation of the differences (of the sample, n - 1).
     t_interval: Student's interval of the mean, low and high.
     bootstrap_interval: percentile bootstrap interval of the mean, low and high.
-    p: of the two-sided paired t test; of the sign-flip test where all differences are equal, see `paired`.
+    p: of the two-sided paired t test; of the sign-flip test if all differences are equal, see `paired`.
   """
 
   n: int
@@ -42,14 +48,14 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class ShareOfGain:
-  """A ratio of two mean gains with its interval, low and high; both None where there is no gain to explain."""
+  """A ratio of two mean gains with its interval, low and high; both None if there is no gain to explain."""
 
   ratio: float | None
   interval: tuple[float, float] | None
 
 
 def paired(ours: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Difference:
-  """The mean of `ours - baseline`, paired by seed.
+  """Estimates the mean of `ours - baseline`, paired by seed.
 
   Conclusions should rest on the t interval, which covers the true mean of normal differences at its confidence. The
   percentile bootstrap (Efron 1979) assumes no distribution but is too narrow for few seeds: intervals at 95 % cover
@@ -117,13 +123,13 @@ def _resamples(n: int) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-  """P-values adjusted for how many there are, by the step-down method of Holm (1979).
+  """Adjusts p-values for their number, by the step-down method of Holm (1979).
 
   The k-th smallest of m becomes the largest of (m - i + 1) p_i over i = 1 ... k, at most 1. Calling those below a
   level significant keeps the chance of any false call below that level, however the tests depend on each other.
 
   Args:
-    p_values: in [0, 1]; None where unknown, which stays None and does not count.
+    p_values: in [0, 1]; None if unknown, which stays None and does not count.
 
   Returns:
     The adjusted p-values in the given order.
@@ -133,7 +139,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
   """
   known = [(p, place) for place, p in enumerate(p_values) if p is not None]
   if not all(0 <= p <= 1 for p, _ in known):
-    raise ValueError(f"p-values must lie in [0, 1], or be None where unknown, not {list(p_values)}")
+    raise ValueError(f"p-values must lie in [0, 1], or be None if unknown, not {list(p_values)}")
   adjusted: list[float | None] = [None] * len(p_values)
   largest = 0.0
   for rank, (p, place) in enumerate(sorted(known)):
@@ -145,7 +151,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def share_of_gain(
   control: Sequence[float], method: Sequence[float], baseline: Sequence[float], confidence: float = 0.95
 ) -> ShareOfGain:
-  """How much of the gain of a method over a baseline a control explains: 0 is nothing, 1 all of it.
+  """Estimates the share of a method's gain over a baseline that a control explains: 0 is nothing, 1 all of it.
 
   The ratio of the mean gains, (control - baseline) / (method - baseline), with the interval of Fieller (1954) for
   paired values: all r for which a t test with n - 1 degrees of freedom does not tell the mean of
@@ -160,7 +166,7 @@ def share_of_gain(
     confidence: of the interval, in (0, 1).
 
   Returns:
-    Ratio and interval; None for both where the method's gain is not significant at this confidence (such an interval
+    Ratio and interval; None for both if the method's gain is not significant at this confidence (such an interval
     would be unbounded), which includes n = 1.
 
   Raises:
@@ -179,14 +185,14 @@ def share_of_gain(
 
 
 def verdict(difference: Difference, adjusted_p: float | None = None, level: float = 0.05) -> str:
-  """What a difference shows: "gain", "loss", "no difference shown", or "one seed" where n = 1.
+  """Names what a difference shows: "gain", "loss", "no difference shown", or "one seed" if n = 1.
 
   A gain or a loss needs a t interval that excludes 0 and a p below the level. At a level of one minus the interval's
   confidence these agree, except where all differences are equal: there p decides, below 0.05 from six seeds on.
 
   Args:
     difference: of values where more is better.
-    adjusted_p: by `holm` where there are many comparisons; the difference's own p where None.
+    adjusted_p: by `holm` if there are many comparisons; the difference's own p if None.
     level: in (0, 1).
   """
   if difference.n == 1:
@@ -199,7 +205,7 @@ def verdict(difference: Difference, adjusted_p: float | None = None, level: floa
 
 
 def difference_words(difference: Difference, scale: float = 1.0, digits: int = 1) -> str:
-  """The mean with its sign and t interval, such as `+1.2 [0.3, 2.1]`; the mean alone where n = 1.
+  """Writes the mean with its sign and t interval, such as `+1.2 [0.3, 2.1]`; the mean alone if n = 1.
 
   Args:
     difference: what to write.
@@ -211,3 +217,26 @@ def difference_words(difference: Difference, scale: float = 1.0, digits: int = 1
     return mean
   low, high = sorted(scale * end for end in difference.t_interval)
   return f"{mean} [{low:z.{digits}f}, {high:z.{digits}f}]"
+
+
+def unpaired(ours: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Difference:
+  """Estimates the difference of means of independent samples, `[n]` and `[m]`, of unlike variances (Welch 1947).
+
+  Where neither has a spread, up to rounding, nothing tells how certain it is: its interval is that point, and p is 1.
+
+  Returns:
+    The difference, its `n` the smaller of both, without what only pairs have; without interval and p if that is 1.
+  """
+  ours, baseline = np.asarray(ours, np.float64), np.asarray(baseline, np.float64)
+  n, mean = min(len(ours), len(baseline)), float(ours.mean() - baseline.mean())
+  rounding = 1e-12 * max(np.abs(ours).max(), np.abs(baseline).max())
+  interval, p = None, None
+  if n > 1 and max(np.ptp(ours), np.ptp(baseline)) <= rounding:
+    mean = 0.0 if abs(mean) <= rounding else mean
+    interval, p = (mean, mean), 1.0
+  elif n > 1:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore", RuntimeWarning)  # of one sample without a spread, which is harmless
+      test = stats.ttest_ind(ours, baseline, equal_var=False)
+      interval, p = tuple(map(float, test.confidence_interval(confidence))), float(test.pvalue)
+  return Difference(n, mean, sd=None, t_interval=interval, bootstrap_interval=None, p=p)

@@ -1,4 +1,4 @@
-"""The tables of a report, made from its results alone, and the forms they are written in."""
+"""Makes the tables of a report from its results alone, and writes them as Markdown, LaTeX or CSV."""
 
 import csv
 import io
@@ -8,18 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcgen.classifiers import policies
-from lcgen.data import test_sets
 from lcgen.reporting import statistics
+from lcgen.runtime.results import ArmScores, Results, RuleResults
 
+TEST = "test"  # name of the test images as they are
 STARS = (
-  "* the interval excludes 0; ** also after Holm's correction for all comparisons of the table. Without a mark no "
-  "difference is shown, which does not show that there is none; differences that are all equal take six seeds for one."
+  "* the interval excludes 0; ** also after Holm's correction for all comparisons of the table. No mark: no "
+  "significant difference (this does not prove equality). If every seed gives the same difference, at least six seeds "
+  "are needed for a mark."
 )
 MARKS = f"Differences are paired by seed, in points, with Student's 95 % interval. {STARS}"
 _WIDE = 4  # more arms than this are rows, not columns
 
 # Accuracies of the paper's Table 1, in %: its classifier without and with samples. One run each.
+_PAPER_ARMS = ("none", "latent_constraints")
 PAPER = {
   "mnist": {"test": (95, 94), "dirty_mnist": (41, 57)},
   "mnist5k": {"test": (95, 94)},
@@ -36,7 +38,7 @@ class Table(NamedTuple):
   note: str = ""
 
   def transposed(self, corner: str) -> "Table":
-    """Rows as columns, under another name of the first column."""
+    """Swaps rows and columns; `corner` is the new name of the first column."""
     (_, *header), *rows = zip(self.header, *self.rows, strict=True)
     return self._replace(header=[corner, *header], rows=rows)
 
@@ -45,104 +47,116 @@ class Score(NamedTuple):
   """A row of numbers that arms are compared by.
 
   Attributes:
-    name: what was scored.
+    name: of the row.
     kind: `set`, `mean` (over a family), `group` (of a family), `relative` (to clean images) or `soft`.
     values: of each arm, one a seed.
+    scale: factor of the numbers that tables show.
+    digits: that tables show.
   """
 
   name: str
   kind: str
   values: dict[str, list[float]]
+  scale: float = 100.0
+  digits: int = 1
 
 
-def scores(results: Mapping[str, Any]) -> list[Score]:
-  """What `table.md` compares arms by; single sets of a family of corruptions are left to `table.csv`."""
-  by_arm = {arm: list(_scores_of(results, arm)) for arm in results["arms"]}
+def scores(results: ArmScores) -> list[Score]:
+  """Lists the scores that `table.md` compares arms by. Single corruptions of a family are left to `table.csv`."""
+  by_arm = {arm: list(_scores_of(results, arm)) for arm in results.arms}
   return [
-    Score(same[0][0], same[0][1], {arm: own[2] for arm, own in zip(by_arm, same, strict=True)})
+    same[0]._replace(values={arm: own.values[arm] for arm, own in zip(by_arm, same, strict=True)})
     for same in zip(*by_arm.values(), strict=True)
   ]
 
 
-def headlines(results: Mapping[str, Any]) -> list[Score]:
-  """The accuracies among them that differences are told of: of single sets, and means over families."""
+def headlines(results: ArmScores) -> list[Score]:
+  """Lists the accuracies that differences are told of: those of single sets, and means over families."""
   return [score for score in scores(results) if score.kind in ("set", "mean")]
 
 
-def _scores_of(results: Mapping[str, Any], arm: str) -> Iterator[tuple[str, str, list[float]]]:
-  scored, families = results["arms"][arm], results["robustness"][arm]
-  for name, known in results["test_sets"].items():
-    family, _, part = name.partition("/")
-    if family in families and part != test_sets.IDENTITY:
+def _scores_of(results: ArmScores, arm: str) -> Iterator[Score]:
+  scored, families = results.arms[arm], results.robustness[arm]
+  soft = lambda name, values, scale=1.0, digits=3: Score(name, "soft", {arm: values}, scale, digits)
+  for name, facts in results.test_sets.items():
+    if facts.family in families and facts.part in families[facts.family]["by_corruption"]:
       continue
-    origin = f", {known['origin']}" if known["origin"] == "published" else ""
-    limit = f" (ceiling {100 * known['ceiling']:.1f})" if known.get("ceiling", 1) < 1 else ""
-    yield f"{name}{origin}{limit}", "set", scored[name]["accuracy"]
-    if part == "ambiguous":
+    uncertain = facts.ceiling is not None and facts.ceiling < 1
+    origin = f", {facts.origin}" if facts.origin == "published" else ""
+    limit = f" (ceiling {100 * facts.ceiling:.1f})" if uncertain else ""
+    yield Score(f"{name}{origin}{limit}", "set", {arm: scored[name]["accuracy"]})
+    if uncertain and facts.part:
       for score, words in {"nll": "NLL", "brier": "Brier score", "kl": "KL divergence"}.items():
-        yield f"{name}: {words} to the drawn labels", "soft", scored[name][score]
-  for score, words in {"nll": "NLL, nats", "brier": "Brier score", "ece": "expected calibration error"}.items():
-    if test_sets.TEST in scored:
-      yield f"{test_sets.TEST}: {words}", "soft", scored[test_sets.TEST][score]
+        yield soft(f"{name}: {words} to the drawn labels", scored[name][score])
+  if TEST in scored:
+    for score, words in {"nll": "NLL, nats", "brier": "Brier score", "ece": "expected calibration error"}.items():
+      yield soft(f"{TEST}: {words}", scored[TEST][score])
+    for name, metric in shown_metrics(results, "logits").items():
+      if name in scored[TEST]:
+        yield soft(f"{TEST}: {metric['title']}", scored[TEST][name], metric["scale"], metric["digits"])
   for family, summary in families.items():
     names = summary["by_corruption"]
     words = {"benchmark": "the benchmark's 15", "all": f"all {len(names)}", "selected": ", ".join(names)}
     for name, values in summary["means"].items():
-      yield f"{family}: mean of {words[name]}", "mean", values
+      yield Score(f"{family}: mean of {words[name]}", "mean", {arm: values})
     for group, values in summary.get("by_group", {}).items():
-      yield f"{family}: {group}", "group", values
+      yield Score(f"{family}: {group}", "group", {arm: values})
     for name, values in summary.get("relative", {}).items():
-      yield f"{family}: {words[name]}, relative to clean", "relative", values
+      yield Score(f"{family}: {words[name]}, relative to clean", "relative", {arm: values})
 
 
-def accuracies(results: Mapping[str, Any]) -> Table:
-  """Mean and spread of every arm; arms are columns where they are few."""
-  arms, data = list(results["arms"]), results["data"]
+def shown_metrics(results: ArmScores | RuleResults, of: str) -> dict[str, Mapping[str, Any]]:
+  """Gives the metrics of "features" or of "logits" that tables show, in their order."""
+  return {name: metric for name, metric in results.metrics.items() if metric["of"] == of and metric["shown"]}
+
+
+def accuracies(results: Results) -> Table:
+  """Tables mean and spread of every arm. Arms are columns if they are few."""
+  arms, data = list(results.arms), results.data
   wide = len(arms) > _WIDE
   rows = [
-    [score.name, *(_words(score, values) for values in score.values.values())]
+    [score.name, *(_cell(values, score.scale, score.digits) for values in score.values.values())]
     for score in scores(results)
     if not wide or score.kind in ("set", "mean")
   ]
   caption = (
-    f"Accuracy in % on {data['name']}, {spread(results)}; "
+    f"Accuracy in % on {data['name']}, {spread(results.seeds)}; "
     f"{data['train']} training, {data['validation']} validation and {data['test']} test images."
   )
   table = Table(caption, ["test set", *arms], rows)
   return table.transposed("arm") if wide else table
 
 
-def _words(score: Score, values: Sequence[float]) -> str:
-  if score.kind == "soft":
-    return statistics.summary(values, digits=3)
-  return percent(values)
+def _cell(values: Sequence[float], scale: float, digits: int) -> str:
+  return statistics.summary([scale * value for value in values], digits=digits)
 
 
-def gains(results: Mapping[str, Any]) -> Table | None:
-  """Every arm's accuracy minus that of `none`; None where there is nothing to compare."""
+def gains(results: Results) -> Table | None:
+  """Tables every arm's accuracy minus that of the baseline; None if there is nothing to compare."""
   others = compared_arms(results)
   if not others:
     return None
-  caption = f"Gain over `none` in points of accuracy, n = {len(results['seeds'])} seeds."
-  table = gains_of({arm: arm for arm in others}, headlines(results), caption)
+  caption = f"Gain over `{results.baseline}` in points of accuracy, n = {len(results.seeds)} seeds."
+  table = gains_of({arm: arm for arm in others}, headlines(results), results.baseline, caption)
   return table if len(others) >= _WIDE else table.transposed("test set")
 
 
-def compared_arms(results: Mapping[str, Any]) -> list[str]:
-  """The arms that are held against `none`; empty where there is no such arm."""
-  return [arm for arm in results["arms"] if arm != policies.NONE] if policies.NONE in results["arms"] else []
+def compared_arms(results: ArmScores) -> list[str]:
+  """Lists the arms that are compared with the baseline; empty if there is no baseline."""
+  return [arm for arm in results.arms if arm != results.baseline] if results.baseline else []
 
 
-def gains_of(arms: Mapping[str, str], wanted: Sequence[Score], caption: str) -> Table:
-  """A row an arm, a column a score: what it adds to `none`, corrected as one family.
+def gains_of(arms: Mapping[str, str], wanted: Sequence[Score], baseline: str, caption: str) -> Table:
+  """Tables the gain of each arm over the baseline, corrected as one family: a row an arm, a column a score.
 
   Args:
     arms: by the names that the rows have.
     wanted: the scores.
+    baseline: an arm.
     caption: of the table.
   """
   cells = marked({
-    (name, score.name): statistics.paired(score.values[arm], score.values[policies.NONE])
+    (name, score.name): statistics.paired(score.values[arm], score.values[baseline])
     for name, arm in arms.items()
     for score in wanted
   })  # fmt: skip
@@ -151,12 +165,12 @@ def gains_of(arms: Mapping[str, str], wanted: Sequence[Score], caption: str) -> 
 
 
 def marked(differences: Mapping[Any, statistics.Difference]) -> dict[Any, str]:
-  """`compared`, by the keys of the differences."""
+  """Writes differences as `compared` does, by their keys."""
   return dict(zip(differences, compared(list(differences.values())), strict=True))
 
 
 def compared(differences: Sequence[statistics.Difference]) -> list[str]:
-  """Differences of accuracies in points, marked as `MARKS` says, corrected as one family."""
+  """Writes differences of accuracies in points, marked as `MARKS` says and corrected as one family."""
   adjusted = statistics.holm([difference.p for difference in differences])
   return [
     statistics.difference_words(difference, scale=100) + _stars(difference, p)
@@ -169,46 +183,18 @@ def _stars(difference: statistics.Difference, adjusted: float | None) -> str:
   return "*" * sum(statistics.verdict(difference, p) in shown for p in (None, adjusted))
 
 
-def in_short(results: Mapping[str, Any]) -> list[str]:
-  """What the arms on samples are worth, in sentences that claim no more than their intervals."""
-  arms, wanted, sentences = list(results["arms"]), headlines(results), []
-  for arm in [arm for arm in compared_arms(results) if "latent_constraints" in arm]:
-    found: dict[str, list[str]] = {}
-    for score in wanted:
-      difference = statistics.paired(score.values[arm], score.values[policies.NONE])
-      verdict = statistics.verdict(difference)
-      words = f"`{score.name}` {statistics.difference_words(difference, scale=100)}"
-      rivals = [
-        f"`{control}`"
-        for control in arms
-        if policies.is_control(control) and np.mean(score.values[control]) >= np.mean(score.values[arm])
-      ]
-      if verdict == "gain" and rivals:
-        words += f" (no less by {', '.join(rivals)})"
-      found.setdefault(verdict, []).append(words)
-    told = {
-      "gain": "A gain is shown on",
-      "loss": "A loss is shown on",
-      "no difference shown": "No difference is shown on",
-      "one seed": "One seed shows nothing:",
-    }
-    parts = [f"{words} {', '.join(found[verdict])}." for verdict, words in told.items() if verdict in found]
-    sentences.append(f"`{arm}` against `{policies.NONE}`, in points: {' '.join(parts)}")
-  return sentences
-
-
-def against_paper(results: Mapping[str, Any]) -> Table | None:
-  """The paper's Table 1 beside this run; None where they share no test set or the run lacks one of the two arms."""
-  pair, data = (policies.NONE, "latent_constraints"), results["data"]["name"]
+def against_paper(results: Results) -> Table | None:
+  """Puts the paper's Table 1 beside this run; None if they share no test set or the run lacks one of the two arms."""
+  pair, data = _PAPER_ARMS, results.data["name"]
   known = PAPER.get(data, {})
-  if not set(pair) <= set(results["arms"]):
+  if not set(pair) <= set(results.arms):
     return None
   shared = {}
   for name in known:
-    if name in results["robustness"][pair[0]]:
-      means = [results["robustness"][arm][name]["means"].get("all") for arm in pair]
+    if name in results.robustness[pair[0]]:
+      means = [results.robustness[arm][name]["means"].get("all") for arm in pair]
     else:
-      means = [results["arms"][arm].get(name, {}).get("accuracy") for arm in pair]
+      means = [results.arms[arm].get(name, {}).get("accuracy") for arm in pair]
     if None not in means:
       shared[name] = means
   if not shared:
@@ -219,48 +205,38 @@ def against_paper(results: Mapping[str, Any]) -> Table | None:
     for (name, means), cell in zip(shared.items(), cells, strict=True)
   ]
   return Table(
-    f"The paper's Table 1, accuracy in %, one run each, beside this run on {data}, {spread(results)}.",
+    f"The paper's Table 1, accuracy in %, one run each, beside this run on {data}, {spread(results.seeds)}.",
     ["test set", *(f"paper, `{arm}`" for arm in pair), "paper, gain", *(f"`{arm}`" for arm in pair), "gain"],
     rows,
     MARKS,
   )
 
 
-def methods(samples: Mapping[str, Mapping[str, Any]], first: str, caption: str) -> Table:
-  """A row a method of sampling, the first column of scores under the given words."""
-  columns = {
-    "conditional_accuracy": (first, 100, 1),
-    "diversity": ("diversity", 1, 2),
-    "frechet_distance": ("Fréchet distance", 1, 2),
-    "precision": ("precision", 1, 2),
-    "recall": ("recall", 1, 2),
-    "density": ("density", 1, 2),
-    "coverage": ("coverage", 1, 2),
-    "novelty": ("novelty", 1, 2),
-    "moved": ("distance moved", 1, 2),
-  }
+def samples(results: Results | RuleResults, first: str, caption: str) -> Table:
+  """Tables the scores of samples, a row a sampler, with `first` as the title of the first column of scores."""
+  columns = {"conditional_accuracy": (first, 100, 1)}
+  for name, metric in shown_metrics(results, "features").items():
+    columns[name] = metric["title"], metric["scale"], metric["digits"]
+  columns["moved"] = "distance moved", 1, 2
   rows = []
-  for method, scored in samples.items():
-    cells = [
-      statistics.summary([scale * value for value in scored[name]], digits=digits)
-      for name, (_, scale, digits) in columns.items()
-    ]
-    rows.append([method, *cells, f"{scored['ms_per_sample']:.3f}"])
-  return Table(caption, ["method", *(words for words, _, _ in columns.values()), "ms per sample"], rows)
+  for sampler, scored in results.samples.items():
+    cells = [_cell(scored[name], *form) if name in scored else "–" for name, (_, *form) in columns.items()]
+    rows.append([sampler, *cells, f"{scored['ms_per_sample']:.3f}"])
+  return Table(caption, ["method", *(title for title, *_ in columns.values()), "ms per sample"], rows)
 
 
-def spread(results: Mapping[str, Any]) -> str:
-  """What stands behind ±, in words."""
-  seeds = len(results["seeds"])
-  return f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, hence no spread"
+def spread(seeds: Sequence[int]) -> str:
+  """Says in words which spread stands behind ±."""
+  return f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else "one seed, hence no spread"
 
 
 def percent(values: Sequence[float]) -> str:
-  return statistics.summary([100 * value for value in values], digits=1)
+  """Writes mean and spread of shares of 1 in %."""
+  return _cell(values, 100, 1)
 
 
 def markdown(table: Table) -> str:
-  """The caption, the table and its note."""
+  """Writes the caption, the table and its note."""
   lines = [table.header, ["---"] * len(table.header), *table.rows]
   cell = lambda text: text.replace("|", r"\|")
   body = "\n".join("| " + " | ".join(map(cell, row)) + " |" for row in lines)
@@ -268,7 +244,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-  """A `table` environment that needs no package."""
+  """Writes a `table` environment that needs no package."""
   line = lambda cells: "  " + " & ".join(map(_latex_text, cells)) + r" \\"
   return "\n".join(
     [
@@ -294,21 +270,22 @@ def _latex_text(text: str) -> str:
   return re.sub(r"`([^`]*)`", r"\\texttt{\1}", escaped)
 
 
-def comma_separated(results: Mapping[str, Any]) -> str:
-  """Every score of every arm on every test set, a line each, with the difference to `none` where there is that arm."""
+def comma_separated(results: ArmScores) -> str:
+  """Writes every score of every arm on every test set, a line each, with its difference to the baseline."""
   columns = ["test set", "score", "arm", "n", "mean", "sd", "difference", "t low", "t high", "bootstrap low"]
   columns += ["bootstrap high", "p"]
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator="\n")
   writer.writerow(columns)
   others = compared_arms(results)
-  for arm, scored in results["arms"].items():
+  for arm, scored in results.arms.items():
     for name, values_by_score in scored.items():
       for score, values in values_by_score.items():
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        line = [name, score, arm, len(values), float(np.mean(values)), spread]
-        if arm in others:
-          difference = statistics.paired(values, results["arms"][policies.NONE][name][score])
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        line = [name, score, arm, len(values), float(np.mean(values)), sd]
+        baseline = results.arms[results.baseline][name][score] if arm in others else [np.nan]
+        if np.isfinite([*values, *baseline]).all():  # a metric of one's own may be nan
+          difference = statistics.paired(values, baseline)
           intervals = difference.t_interval or (None, None), difference.bootstrap_interval or (None, None)
           line += [difference.mean, *intervals[0], *intervals[1], difference.p]
         writer.writerow(["" if value is None else value for value in line + [""] * (len(columns) - len(line))])
