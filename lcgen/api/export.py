@@ -1,8 +1,9 @@
-"""All networks of a run in one file, `networks.safetensors`, that needs neither the workdir nor Orbax to be read.
+"""Writes all networks of a run to one file, `networks.safetensors`, and reads them without workdir or Orbax.
 
-Arrays are float32, `[S, ...]` with a leading axis of repetitions, named by their path as in
-`vae/params/decoder/Dense_0/kernel`. The header's metadata has, under `lcgen`, a JSON text: versions of the format and
-of lcgen, the config, the facts of the data set, what each group of arrays is, and a digest of it all.
+Arrays are float32 with a leading seed axis, `[S, ...]`. Each is named by its path, as in
+`vae/params/decoder/Dense_0/kernel`. The header's metadata has a JSON text under `lcgen`. It holds the versions of the
+format and of lcgen, the config, the facts of the data set, the networks, the meaning of each group of arrays, and a
+digest of all of this.
 """
 
 import dataclasses
@@ -18,21 +19,22 @@ import safetensors
 from etils import epath
 from safetensors import numpy as safetensors_numpy
 
-import lcgen
-from lcgen import config
+from lcgen import config as configs
+from lcgen.api import build
 from lcgen.api import workdir as workdirs
+from lcgen.api.run import GENERATOR
 from lcgen.constraints import learning
+from lcgen.constraints.settings import ConstraintSettings
 from lcgen.data import sources
-from lcgen.reporting import report
-from lcgen.runtime import errors, parallel
-from lcgen.training import train_state as states
-from lcgen.training.context import Phases
+from lcgen.generator.frozen import Frozen
+from lcgen.runtime import errors, files, parallel
+from lcgen.runtime.version import VERSION
 
 NAME = "networks.safetensors"
-_FORMAT = 1  # raised where what an older version wrote can no longer be read
-_LENGTH = 8  # bytes of the number that a safetensors file begins with, the length of its header
+_FORMAT = 1  # raised when older files can no longer be read
+_LENGTH = 8  # bytes at the start of a safetensors file, which hold the length of its header
 _WORDS = {
-  "vae": "encoder and decoder",
+  GENERATOR: "the generator: of a VAE encoder and decoder",
   workdirs.STATISTICS: "posterior_scale: standard deviation of q(z|x), averaged; calibration: map of decoded pixel "
   "values to the data's; decoder_gain and decoder_error: amplitudes by frequency and error of decoded images",
   "actor": "G(z, y), moves latents to where a label holds; moving average of the game's",
@@ -45,74 +47,80 @@ _WORDS = {
 
 
 def write(workdir: epath.Path) -> None:
-  """Writes all networks that a workdir has so far to `networks.safetensors`, and says where.
+  """Writes the networks that are trained so far in a workdir to its `networks.safetensors`, and prints where.
 
   Raises:
-    InputError: where not even the VAE is trained.
+    InputError: if not even the generator is trained.
   """
   run = workdirs.Workdir(workdir)
-  trained = [name for name in workdirs.names(run.values) if name == "vae" or run.has(name)]
+  trained = [name for name in workdirs.names(run.config) if run.has(name)]
   arrays: dict[str, np.ndarray] = {}
   for name in trained:
     arrays |= _by_path(name, parallel.fetch(run.read(name)))
   about = {
     "format": _FORMAT,
-    "lcgen": lcgen.__version__,
-    "config": run.values,
-    "facts": dataclasses.asdict(run.phases.facts),
+    "lcgen": VERSION,
+    "config": configs.to_dict(run.config),
+    "facts": dataclasses.asdict(run.context.facts),
     "networks": trained,
     "groups": {group: _WORDS[group] for group in dict.fromkeys(name.partition("/")[0] for name in trained)},
   }
-  # One key alone: safetensors writes several in an order that changes.
+  # There is only one key, because safetensors writes several in a changing order.
   metadata = {"lcgen": json.dumps(about | {"sha256": _digest(about, arrays)})}
-  report.write_bytes(workdir / NAME, safetensors_numpy.save(arrays, metadata))
+  files.write_bytes(workdir / NAME, safetensors_numpy.save(arrays, metadata))
   if jax.process_index() == 0:
     print(f"{len(arrays)} arrays of {', '.join(trained)}: {workdir / NAME}")
 
 
 class Export:
-  """What `write` has written, as `stored.Workdir` has it.
+  """An export, with the interface of `workdir.Workdir`.
 
   Args:
-    path: of the file.
+    path: the file.
 
   Raises:
-    InputError: where it is not there, is no such file, is damaged, or was written by another version of lcgen.
+    InputError: if the file is missing, damaged or no export, or if this version of lcgen cannot read it.
   """
 
   def __init__(self, path: epath.Path):
     self._path = path
     self._about, self._arrays = _read(path)
     try:
-      self.values = config.checked(self._about["config"])
+      config = configs.stored(self._about["config"])
     except ValueError as error:
-      raise self._refused(f"its config is not one of this version, {lcgen.__version__} ({error})") from error
-    self.values["train"]["seed_axis"] = 0  # that of the machine that trained need not fit this one's devices
-    self.phases = Phases(self.values, sources.Facts(**self._about["facts"]))
+      raise self._refused(f"its config is not one of this version, {VERSION} ({error})") from error
+    # The mesh of the machine that trained need not fit this one's devices.
+    self.config = dataclasses.replace(config, train=dataclasses.replace(config.train, seed_axis=0))
+    self.context = build.context(self.config, sources.Facts(**self._about["facts"]))
 
   def has(self, name: str) -> bool:
-    """Whether the file has one of `stored.names`."""
+    """Tells whether the file has a network, one of `workdir.names`."""
     return name in self._about["networks"]
 
   def read(self, name: str) -> Any:
-    """Variables of one of `stored.names`, `[S, ...]`.
+    """Reads the variables of one of `workdir.names`, `[S, ...]`.
 
     Raises:
-      InputError: where the file lacks it, or has it in other shapes.
+      InputError: if the file lacks them, or has them in other shapes.
     """
     if not self.has(name):
       raise self._refused(f"{name} had not been trained; it has {', '.join(self._about['networks'])}")
-    abstract = workdirs.abstract(self.phases, name)
+    abstract = workdirs.abstract(self.context, self.config, name)
     wanted, found = _by_path(name, abstract), {key for key in self._arrays if key.startswith(f"{name}/")}
     for key in sorted(wanted.keys() | found):
       shapes = [group[key].shape if key in group else "not there" for group in (self._arrays, wanted)]
       if shapes[0] != shapes[1]:
         raise self._refused(f"{key} is {shapes[0]} and should be {shapes[1]}")
     arrays = [self._arrays[key] for key in wanted]
-    return parallel.put(jax.tree.unflatten(jax.tree.structure(abstract), arrays), parallel.per_seed(self.phases.mesh))
+    return parallel.put(jax.tree.unflatten(jax.tree.structure(abstract), arrays), parallel.per_seed(self.context.mesh))
 
-  def learner(self, frozen: states.Frozen) -> learning.Learner:
-    """Nothing can be learnt here: what has been learnt is kept in a workdir, and needs training images."""
+  @functools.cached_property
+  def constraint(self) -> ConstraintSettings:
+    """Settings that constraints were learnt with."""
+    return build.constraint(self.config)
+
+  def learner(self, frozen: Frozen) -> learning.Learner:
+    """Refuses, because learning needs training images, and a workdir for the networks."""
     del frozen
     raise self._refused("it has networks and no place to learn others; load the workdir instead")
 
@@ -121,13 +129,13 @@ class Export:
 
 
 def _read(path: epath.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """Metadata and arrays of a file, as they were written."""
+  """Reads metadata and arrays of a file, and checks their digest."""
   if not path.exists():
     raise errors.InputError(f"{path} is not there; --stage=export writes it")
   content = path.read_bytes()
   try:
     arrays = safetensors_numpy.load(content)
-  except (safetensors.SafetensorError, KeyError) as error:  # the latter for types that NumPy lacks
+  except (safetensors.SafetensorError, KeyError) as error:  # KeyError: a type that NumPy lacks
     raise errors.InputError(f"{path} is damaged, or no safetensors file with arrays of NumPy ({error})") from error
   header = json.loads(content[_LENGTH : _LENGTH + int.from_bytes(content[:_LENGTH], "little")])
   if "lcgen" not in header.get("__metadata__", {}):
@@ -142,20 +150,20 @@ def _read(path: epath.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     raise damaged
   if about["format"] != _FORMAT:
     raise errors.InputError(
-      f"{path} has format {about['format']}, written by lcgen {about['lcgen']}; this version, {lcgen.__version__}, "
+      f"{path} has format {about['format']}, written by lcgen {about['lcgen']}; this version, {VERSION}, "
       f"reads format {_FORMAT}"
     )
   return about, arrays
 
 
 def _by_path(name: str, tree: Any) -> dict[str, Any]:
-  """The leaves of a network by their paths."""
+  """Names the leaves of a network by their paths."""
   path = functools.partial(jax.tree_util.keystr, simple=True, separator="/")
   return {f"{name}/{path(keys)}": leaf for keys, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def _digest(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-  """Of the metadata, and of every array's name, type, shape and values; the same in every format."""
+  """Computes a digest of the metadata and of every array's name, type, shape and values."""
   digest = hashlib.sha256(json.dumps(about).encode())
   for name, array in sorted(arrays.items()):
     digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())

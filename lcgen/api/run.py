@@ -1,52 +1,60 @@
-"""A trained run in Python: `run = lcgen.load(workdir)`."""
+"""A trained run in Python, as `lcgen.load` opens it."""
 
 import dataclasses
 import functools
 import tempfile
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from lcgen.api import export
-from lcgen.api import workdir as workdirs
+from lcgen.classifiers import arm_phase, judge_phase
+from lcgen.config import Config
 from lcgen.constraints import learning, rule_spec, samplers
 from lcgen.constraints.algebra import Constraint, Learnt
+from lcgen.constraints.settings import ConstraintSettings
 from lcgen.data import ranges
-from lcgen.training import train_state as states
+from lcgen.generator import statistics
+from lcgen.generator.frozen import Frozen, decode
+from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 
 Wish = int | Sequence[int] | Constraint
+GENERATOR = "vae"  # name of any generator's variables, because older exports use it
 
 
-def load(path: epath.PathLike) -> "Run":
-  """Opens what `run.py` trained: a workdir, or the `networks.safetensors` that `--stage=export` made of one.
+class Stored(Protocol):
+  """Trained networks by name: `workdir.Workdir` or `export.Export`."""
 
-  An export gives the same numbers; learning needs the workdir.
+  config: Config
+  context: Context
+  constraint: ConstraintSettings
 
-  Raises:
-    InputError: where the VAE is not trained to its end there, or the file is not an export that this version reads.
-  """
-  path = epath.Path(path)
-  is_export = path.suffix == epath.Path(export.NAME).suffix or path.is_file()
-  return Run(export.Export(path) if is_export else workdirs.Workdir(path))
+  def has(self, name: str) -> bool:
+    """Tells whether a network is there."""
+
+  def read(self, name: str) -> Any:
+    """Reads the variables of a network, `[S, ...]`."""
+
+  def learner(self, frozen: Frozen) -> learning.Learner:
+    """Builds the learner of further constraints."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-  """Images with their latents and what is known of each.
+  """Images with their latents and certificates.
 
   Attributes:
     images: floats in [0, 1], `[N, H, W, C]`.
     latents: `[N, L]`.
-    start: where each latent came from, a draw from the prior or an encoding, `[N, L]`.
-    labels: what was asked for, int32 `[N]`; -1 where it was no label.
-    energy: of the constraint, nats, `[N]`.
+    start: the draw from the prior or the encoding that each latent came from, `[N, L]`.
+    labels: labels that were asked for, int32 `[N]`; -1 if the wish was no label.
+    energy: energy of the constraint, nats, `[N]`.
     critics: logit of each critic in the constraint, `[N, critics]`.
-    accepted: whether the critics take it that the constraint holds, bool `[N]`.
+    accepted: whether the critics accept that the constraint holds, bool `[N]`.
     moved: root mean square over latents between start and latents, `[N]`; two draws from the prior are 1.41 apart.
     verdict: the judge's label, int32 `[N]`.
     confidence: the judge's probability of that label, `[N]`.
@@ -65,71 +73,72 @@ class Samples:
 
 
 class Run:
-  """The networks of one run, all repetitions; each is read when first asked for.
+  """The networks of one run, for all seeds; each network is read when it is first needed.
 
-  Images go in as uint8 or as floats in [0, 1], `[N, H, W, C]`, and are resized where they are of another size than the
-  networks'; they come out as floats in [0, 1]. `replica` picks one of the repetitions, counted from 0. Constraints are
-  those of all repetitions, and compose: `run.label(3) & ~thick`.
+  Images go in as uint8 or as floats in [0, 1], `[N, H, W, C]`, and are resized to the networks' size. They come out as
+  floats in [0, 1]. `replica` picks one of the seeds by its place, counted from 0. A constraint holds the networks of
+  all seeds. Constraints compose: `run.label(3) & ~thick`.
 
   Args:
-    run: where the networks are; `load` finds out which of the two it is.
+    run: the networks of a workdir or of an export.
 
   Attributes:
     class_names: names of the labels 0, 1, ...
     image_shape: `(H, W, C)` of the networks.
-    replicas: number of repetitions.
+    replicas: number of seeds.
     arms: names of the trained classifiers.
   """
 
-  def __init__(self, run: workdirs.Workdir | export.Export):
-    self._stored, self._phases, self._read = run, run.phases, functools.cache(run.read)
-    networks = self._phases.networks
-    self.class_names: tuple[str, ...] = tuple(self._phases.facts.class_names)
-    self.image_shape: tuple[int, int, int] = tuple(networks.vae.image_shape)
-    self.replicas: int = run.values["seeds"]
-    self.arms: tuple[str, ...] = run.values["classifier"]["arms"]
-    self._encode = jax.jit(functools.partial(networks.vae.apply, method="encode"))
-    self._decode = jax.jit(functools.partial(samplers.decode, model=networks.vae))
-    self._logits = jax.jit(networks.classifier.apply)
-    self._judge_logits = jax.jit(networks.judge.apply)
+  def __init__(self, run: Stored):
+    self._stored, self._context, self._read = run, run.context, functools.cache(run.read)
+    config, generator = run.config, self._context.generator
+    classifier = arm_phase.network(self._context, config.classifier)
+    judge = judge_phase.network(self._context, config.evaluate.judge)
+    self.class_names: tuple[str, ...] = tuple(self._context.facts.class_names)
+    self.image_shape: tuple[int, int, int] = generator.image_shape
+    self.replicas: int = config.seeds
+    self.arms: tuple[str, ...] = config.classifier.arms
+    self._encode = jax.jit(generator.encode)
+    self._decode = jax.jit(functools.partial(decode, generator=generator))
+    self._logits, self._judge_logits = jax.jit(classifier.apply), jax.jit(judge.apply)
 
   def encode(self, images: np.ndarray, replica: int = 0) -> jax.Array:
-    """Means of q(z|x), `[N, L]`."""
-    return self._encode(self._pick(self._vae, replica).vae, self._prepared(images)).mean
+    """Encodes images as the means of q(z|x), `[N, L]`."""
+    return self._encode(self._pick(self._frozen, replica).generator, self._prepared(images)).mean
 
   def decode(self, latents: np.ndarray, replica: int = 0) -> jax.Array:
-    """Decoded images, their pixel values fitted to the data's, `[N, H, W, C]`; latents `[N, L]`.
+    """Decodes latents `[N, L]` to images `[N, H, W, C]`, with pixel values fitted to the data's.
 
     Raises:
-      ValueError: where the latents are of another size.
+      ValueError: if the latents have another size.
     """
     latents = jnp.asarray(latents, jnp.float32)
-    size = self._phases.networks.vae.latent_dim
+    size = self._context.generator.latent_dim
     if latents.ndim != 2 or latents.shape[1] != size:
       raise ValueError(f"latents of shape {latents.shape}: must be [N, {size}]")
-    return self._decode(latents, self._pick(self._vae, replica))
+    return self._decode(latents, self._pick(self._frozen, replica))
 
   def label(self, label: int) -> Learnt:
-    """The constraint that an image belongs to a class (Eq. 2's critic, conditioned on the label).
+    """Returns the constraint that an image belongs to a class (Eq. 2's critic, conditioned on the label).
 
     Raises:
-      ValueError: where there is no such class.
-      InputError: where phase 2 is not trained.
+      ValueError: if there is no such class.
+      InputError: if phase 2 is not trained.
     """
     return self._labelled(self._labels([label])[0])
 
   @functools.cached_property
   def realism(self) -> Learnt:
-    """The constraint to look like the data, whatever the class (Engel et al. 2018, section 3).
+    """The constraint that an image looks like the data, whatever its class (Engel et al. 2018, section 3).
 
-    It reads no labels. Learnt when first asked for, from the run's training images, and kept in its workdir.
+    It is learnt when it is first needed, from the run's training images without labels, and kept in the workdir.
 
     Raises:
-      InputError: where it is not learnt yet and the training images cannot be read; an export reads none.
+      InputError: if it is not learnt yet and the training images cannot be read; an export cannot read them.
     """
     kept = self._stored.has("realism/energy")
     pair = self._pair("realism/") if kept else self._learner.realism()
-    return learning.constraint(self._phases, pair, np.ones(1, np.float32))
+    return self._constraint(pair, np.ones(1, np.float32))
 
   def learn(
     self,
@@ -140,21 +149,22 @@ class Run:
     top: float | None = None,
     bottom: float | None = None,
   ) -> Learnt:
-    """Learns a rule as a constraint, from samples of the model alone: minutes on a CPU.
+    """Learns a rule as a constraint, from the model's own samples; this takes minutes on a CPU.
 
-    The rule is asked about decoded draws from the prior, as they are and moved to where `realism` holds; it may be any
-    code, and is never differentiated (Engel et al. 2018, section 5). No label is read, and images only for `realism`.
+    The rule judges decoded draws from the prior, as they are and moved to where `realism` holds. It may be any code,
+    and is never differentiated (Engel et al. 2018, section 5). No label is read, and images only for `realism`.
 
     Args:
-      rule: a function of images in [0, 1], float32 `[N, H, W, C]`, to verdicts (bool) or scores `[N]`, each image by
-        itself; or a config's text, `rule:module.function[:bound=value]`, whose constraint is kept in the workdir.
-      above: of scores, the one above which the rule holds.
-      below: the one below which it holds.
-      top: the share of the prior's samples for which it is to hold, those with the highest scores.
-      bottom: the same for the lowest. Without any bound scores get `top=0.25`.
+      rule: a function from images in [0, 1], float32 `[N, H, W, C]`, to verdicts (bool) or scores `[N]`, each image by
+        itself. Or a config's text, `rule:module.function[:bound=value]`, whose constraint is kept in the workdir.
+      above: the score above which the rule holds.
+      below: the score below which the rule holds.
+      top: the share of the prior's samples for which the rule holds: those with the highest scores.
+      bottom: the same for the lowest scores. Without any bound, scores get `top=0.25`.
 
     Raises:
-      InputError: where the rule raises, returns anything but N finite numbers, or holds always or never; in an export.
+      ValueError: if there are several bounds, or a bound beside a text.
+      InputError: if the rule raises, returns anything but N finite numbers, or holds always or never; or in an export.
     """
     bounds = {"above": above, "below": below, "top": top, "bottom": bottom}
     given = {name: value for name, value in bounds.items() if value is not None}
@@ -164,39 +174,39 @@ class Run:
       learnt = self._learner.rule(rule_spec.parse(rule))
     else:
       with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(self._phases, epath.Path(folder), lambda: None)
+        trainer = Trainer(self._context, epath.Path(folder), lambda: None)
         bound, value = next(iter(given.items()), ("", 0.0))
         learnt = self._learner.rule(rule_spec.checked(rule_spec.Rule(rule, bound, value)), trainer)
-    return learning.constraint(self._phases, learnt.pair, learning.HOLDS)
+    return self._constraint(learnt.pair, learning.HOLDS)
 
   def sample(
     self, wish: Wish, method: str = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
   ) -> np.ndarray:
-    """Images for which a wish holds, in [0, 1], `[N, H, W, C]`; see `draw`."""
+    """Draws images for which a wish holds, in [0, 1], `[N, H, W, C]`; see `draw`."""
     return self.draw(wish, method, count=count, seed=seed, replica=replica).images
 
   def draw(
     self, wish: Wish, method: str = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
   ) -> Samples:
-    """Samples for which a wish holds, from draws z of the prior, with their certificates.
+    """Draws samples for which a wish holds, from draws z of the prior, with their certificates.
 
     Args:
-      wish: a label or a sequence of them, one for each sample, or a constraint.
-      method: `"actor"`, G(z, y) (Eq. 5); `"optimize"`, Adam on z; `"langevin"`, noisy gradient steps on z; `"refine"`,
-        the actor's proposal, a few Langevin steps, and another draw for what the critics refuse. Their settings are
-        those of the run's config, section `sample`.
-      count: how many samples, of one label or of a constraint, by default 1; not for a sequence of labels.
-      seed: of the draws.
-      replica: which repetition.
+      wish: a label, a sequence of labels with one for each sample, or a constraint.
+      method: the sampler, with the settings of the config's section `sample`. `"actor"`: G(z, y) (Eq. 5).
+        `"optimize"`: Adam on z. `"langevin"`: noisy gradient steps on z. `"refine"`: the actor's proposal, a few
+        Langevin steps, and another draw for latents that the critics refuse.
+      count: number of samples for one label or for a constraint, by default 1; not for a sequence of labels.
+      seed: decides the draws.
+      replica: which of the seeds, counted from 0.
 
     Raises:
-      ValueError: for labels that do not exist, an unknown method, or no count above 0.
+      ValueError: if a label or the sampler does not exist, or the count is below 1.
     """
-    if method not in samplers.METHODS:
-      raise ValueError(f"method {method!r}: there are {', '.join(samplers.METHODS)}")
+    if method not in self._moves:
+      raise ValueError(f"method {method!r}: there are {', '.join(self._moves)}")
     constraint, labels = self._wanted(wish, count)
     prior_key, key = jax.random.split(jax.random.key(seed))
-    start = samplers.prior(prior_key, len(labels), self._phases.networks.vae.latent_dim)
+    start = self._context.generator.prior(prior_key, len(labels))
     moved = self._moves[method](key, self._pick(constraint, replica), start)
     return self._certified(moved, constraint, labels, replica)
 
@@ -208,16 +218,17 @@ class Run:
     distance_weight: float | None = None,
     replica: int = 0,
   ) -> Samples:
-    """Images changed until a wish holds, and no further: Adam from their encodings on E(z) + lambda L_dist (Eq. 3).
+    """Edits images towards a wish, and keeps them close: Adam from their encodings on E(z) + lambda L_dist (Eq. 3).
 
     Args:
       images: `[N, H, W, C]`, uint8 or floats in [0, 1].
-      wish: a label for all, one for each image, or a constraint.
+      wish: one label for all images, a sequence with one label for each, or a constraint.
       distance_weight: lambda, by default the config's `edit.distance_weight`; more stays closer to the image.
-      replica: which repetition.
+      replica: which of the seeds, counted from 0.
 
     Raises:
-      ValueError: for images of another kind, labels that do not exist, or not one for each image.
+      ValueError: if images are of another kind, a label does not exist, labels are not one for each image, or lambda
+        is not a finite number of at least 0.
     """
     latents = self.encode(images, replica)
     if not isinstance(wish, Constraint) and np.ndim(wish) == 1 and len(wish) != len(latents):
@@ -225,27 +236,27 @@ class Run:
     constraint, labels = self._wanted(
       wish, len(latents) if isinstance(wish, Constraint) or np.ndim(wish) == 0 else None
     )
-    weight = self._phases.config["edit"]["distance_weight"] if distance_weight is None else distance_weight
+    weight = self._stored.config.edit.distance_weight if distance_weight is None else distance_weight
     if not 0 <= weight < float("inf"):
       raise ValueError(f"distance_weight={weight}: must be a finite number of at least 0")
-    frozen = self._pick(self._vae, replica)
+    frozen = self._pick(self._frozen, replica)
     moved = self._edit(self._pick(constraint, replica), latents, frozen.posterior_scale, jnp.float32(weight))
     return self._certified(moved, constraint, labels, replica)
 
   def interpolate(self, a: np.ndarray, b: np.ndarray, count: int = 8, replica: int = 0) -> np.ndarray:
-    """Decoded points from the encoding of each image of `a` to that of `b`, along great circles.
+    """Decodes points between the encodings of each image of `a` and of `b`, along great circles.
 
     Args:
-      a: `[N, H, W, C]`, uint8 or floats in [0, 1].
-      b: as many.
-      count: points, both ends included, at least 2.
-      replica: which repetition.
+      a: first images, `[N, H, W, C]`, uint8 or floats in [0, 1].
+      b: last images, as many.
+      count: number of points, both ends included, at least 2.
+      replica: which of the seeds, counted from 0.
 
     Returns:
       `[N, count, H, W, C]` in [0, 1]; the ends are reconstructions.
 
     Raises:
-      ValueError: where `a` and `b` differ in number, or `count` is below 2.
+      ValueError: if `a` and `b` differ in number, or `count` is below 2.
     """
     start, end = self.encode(a, replica), self.encode(b, replica)
     if start.shape != end.shape or not isinstance(count, int | np.integer) or count < 2:
@@ -255,18 +266,18 @@ class Run:
     return np.asarray(images).reshape(*between.shape[:2], *images.shape[1:])
 
   def judge(self, images: np.ndarray, replica: int = 0) -> jax.Array:
-    """The judge's probability of each class, `[N, K]`; it was trained on real images and for nothing but this."""
+    """Returns the judge's probability of each class, `[N, K]`; the judge was trained on real images alone."""
     return jax.nn.softmax(self._judge_logits(self._pick(self._read("judge"), replica), self._prepared(images)))
 
   def classify(self, images: np.ndarray, arm: str = "latent_constraints", replica: int = 0) -> jax.Array:
-    """The class that the classifier of this arm gives each image, int32 `[N]`."""
+    """Returns the class that the classifier of an arm gives each image, int32 `[N]`."""
     return self.probabilities(images, arm, replica).argmax(axis=-1)
 
   def probabilities(self, images: np.ndarray, arm: str = "latent_constraints", replica: int = 0) -> jax.Array:
-    """The classifier's probability of each class, `[N, K]`.
+    """Returns the probability of each class by the classifier of an arm, `[N, K]`.
 
     Raises:
-      ValueError: where the run has no such arm.
+      ValueError: if the run has no such arm.
     """
     if arm not in self.arms:
       raise ValueError(f"arm {arm!r}: this run has {', '.join(self.arms)}")
@@ -281,11 +292,14 @@ class Run:
     return labels.astype(np.int32)
 
   def _labelled(self, labels: np.ndarray) -> Learnt:
-    """For one label, or for each latent its own."""
-    return learning.constraint(self._phases, self._pair(), np.eye(len(self.class_names), dtype=np.float32)[labels])
+    """Returns the constraint of one label, or of one label for each latent."""
+    return self._constraint(self._pair(), np.eye(len(self.class_names), dtype=np.float32)[labels])
+
+  def _constraint(self, pair: learning.Pair, condition: np.ndarray) -> Learnt:
+    return learning.constraint(self._context, self._stored.constraint, pair, condition)
 
   def _wanted(self, wish: Wish, count: int | None) -> tuple[Constraint, np.ndarray]:
-    """The constraint, and the label of each sample, -1 for none."""
+    """Returns the constraint, and the label of each sample, -1 for none."""
     if isinstance(wish, Constraint) or np.ndim(wish) == 0:
       count = 1 if count is None else count
       if not isinstance(count, int | np.integer) or count < 1:
@@ -299,7 +313,7 @@ class Run:
     return self._labelled(labels), labels
 
   def _certified(self, moved: samplers.Moved, constraint: Constraint, labels: np.ndarray, replica: int) -> Samples:
-    images = self._decode(moved.latents, self._pick(self._vae, replica))
+    images = self._decode(moved.latents, self._pick(self._frozen, replica))
     probabilities = self.judge(images, replica)
     known = self._know(self._pick(constraint, replica), moved)
     found = {
@@ -315,16 +329,15 @@ class Run:
 
   @functools.cached_property
   def _moves(self) -> dict[str, Callable[..., samplers.Moved]]:
-    methods = samplers.with_settings(self._phases.config["sample"])
-    return {name: jax.jit(method) for name, method in methods.items()}
+    ways = samplers.bind(self._stored.config.sample, self._context.generator.prior)
+    return {name: jax.jit(way) for name, way in ways.items()}
 
   @functools.cached_property
   def _edit(self) -> Callable[..., samplers.Moved]:
-    section = self._phases.config["edit"]
+    settings = self._stored.config.edit
 
     def edit(constraint, latents, posterior_scale, weight):
-      descent = {name: section[name] for name in ("steps", "learning_rate")}
-      return samplers.edit(constraint, latents, posterior_scale, distance_weight=weight, **descent)
+      return samplers.edit(constraint, latents, posterior_scale, settings, weight)
 
     return jax.jit(edit)
 
@@ -343,12 +356,12 @@ class Run:
 
   def _prepared(self, images: np.ndarray) -> jax.Array:
     images = jnp.asarray(images)
-    colours = self._phases.facts.shape[2]
+    colours = self._context.facts.shape[2]
     if images.ndim != 4 or images.shape[3] != colours or len(images) == 0:
       raise ValueError(f"images of shape {images.shape}: must be [N, H, W, {colours}], one or more")
     if images.dtype != jnp.uint8 and not (images.min() >= 0 and images.max() <= 1):
       raise ValueError(f"images from {images.min()} to {images.max()}: floats must be in [0, 1]; else pass uint8")
-    return self._phases.prepare({"image": images if images.dtype == jnp.uint8 else ranges.Unit(images)})["image"]
+    return self._context.prepare({"image": images if images.dtype == jnp.uint8 else ranges.Unit(images)})["image"]
 
   def _pick(self, tree: Any, replica: int) -> Any:
     if not 0 <= replica < self.replicas:
@@ -359,9 +372,9 @@ class Run:
     return learning.Pair(*(self._read(source + name)["params"] for name in ("actor", "energy")))
 
   @functools.cached_property
-  def _vae(self) -> states.Frozen:
-    return states.Frozen(self._read("vae"), **self._read(workdirs.STATISTICS))
+  def _frozen(self) -> Frozen:
+    return Frozen(self._read(GENERATOR), **self._read(statistics.NAME))
 
   @functools.cached_property
   def _learner(self) -> learning.Learner:
-    return self._stored.learner(self._vae)
+    return self._stored.learner(self._frozen)

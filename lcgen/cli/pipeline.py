@@ -1,4 +1,4 @@
-"""The phases in order, and what each hands to the next."""
+"""Runs the phases in order, and hands the result of each to the next."""
 
 import dataclasses
 import functools
@@ -11,256 +11,207 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from lcgen.api import export
-from lcgen.classifiers import arm_training, policies
-from lcgen.cli import preflight, use_run
-from lcgen.constraints import algebra, learning, rule_spec
+from lcgen import config as configs
+from lcgen.api import build
+from lcgen.classifiers import arm_phase, arm_training, judge_phase, policies
+from lcgen.classifiers.arms import ALONE, role
+from lcgen.classifiers.labelled import Labelled, by_class
+from lcgen.cli import wanted
+from lcgen.cli.flags import GENERATOR
+from lcgen.constraints import algebra, learning, rule_spec, samplers
 from lcgen.data import ranges, sources, test_sets
-from lcgen.evaluation import classifier_scores, gallery, sample_scores
-from lcgen.generator import statistics as vae_statistics
-from lcgen.reporting import expectations, report
-from lcgen.runtime import compilation_cache, errors, parallel
+from lcgen.evaluation import gallery, metrics, provenance, sample_scores
+from lcgen.evaluation.classifier_scores import Scorer
+from lcgen.generator import trained
+from lcgen.generator.frozen import Frozen
+from lcgen.reporting import report
+from lcgen.runtime import files, parallel, results
 from lcgen.runtime.interruption import Interruption
-from lcgen.studies import audit, benchmark, inspection, learning_curve
-from lcgen.training import checkpoint, loop
-from lcgen.training import train_state as states
-from lcgen.training.context import Phases
+from lcgen.studies import audit, learning_curve
+from lcgen.studies.study import Study
+from lcgen.training import loop
+from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
-_ASIDE = ("audit", "learning_curve")  # stages that leave the run's own results as they are
-_TRAINING = ("all", "vae", "actor_critic", "classifier", "evaluate", *_ASIDE)
-STAGES = (*_TRAINING, "data", "report", "export", "verify", "inspect", "benchmark", *use_run.STAGES)
 
-
-def run(config: dict[str, Any], workdir: epath.Path, stage: str, interruption: Interruption | None = None) -> None:
-  """Runs one stage, or all of them, in a workdir; finished work is not done again.
+class Pipeline:
+  """The phases of one config in one workdir.
 
   Args:
-    config: from `config.checked`.
-    workdir: where everything goes; made if it is not there.
-    stage: one of `STAGES`.
-    interruption: ends training early, where it is given and requested.
-
-  Raises:
-    Interrupted: where that was requested; the same call goes on from there.
-    InputError: where config, workdir and data do not fit together; nothing has been written then.
-    NonFiniteError: where training broke down; the last good checkpoint is kept.
+    config: config of the run.
+    context: context built from the config and the data set.
+    workdir: folder that everything is written to.
+    data: the data set; its training images go to the devices once they are needed.
+    interruption: ends training early, if it is requested.
   """
-  compilation_cache.keep(workdir.absolute().parent / ".compiled")
-  known, results = preflight.check_workdir(config, workdir, stage), workdir / "results.json"
-  labels = config["actor_critic"]["constraint"] == "labels"
-  if stage in use_run.STAGES:
-    use_run.run(config, workdir, stage)
-  elif stage == "report" or (stage == "all" and known == config and labels and results.exists()):
-    report.build(workdir)
-  elif stage == "export":
-    export.write(workdir)
-  elif stage == "verify":
-    expectations.check(config["expected"], workdir)
-  elif stage == "inspect":
-    _inspect(config, workdir)
-  elif stage == "benchmark":
-    _benchmark(config, workdir)
-  elif stage == "data":
-    data = preflight.load_data(config, stage)
-    print(inspection.data_words(data.facts, preflight.wanted_test_sets(config, stage), config["data"]["dir"]))
-  else:
-    data = preflight.load_data(config, stage)
-    phases = Phases(config, data.facts)
-    preflight.check_fit(phases)
-    with preflight.claimed(workdir):
-      if known is None or (known != config and labels and stage not in _ASIDE):
-        results.unlink(missing_ok=True)
-        report.write_json(workdir / "config.json", config)
-      _log.info("%s", parallel.described(phases.mesh))
-      _log.info("VAE: %s", inspection.likelihood_words(phases, inspection.reconstruction_floor(phases, data.train)))
-      Experiment(phases, workdir, data, interruption).run(stage)
-      if results.exists() and labels:
-        report.build(workdir, quiet=stage in _ASIDE)
-
-
-def _benchmark(config: dict[str, Any], workdir: epath.Path) -> None:
-  """Times every phase on random images; the data set need not be there."""
-  facts, _ = _facts(config)
-  found = benchmark.run(Phases(config, facts))
-  report.write_json(workdir / "benchmark.json", found)
-  report.build_tables(workdir, "benchmark")
-
-
-def _facts(config: dict[str, Any]) -> tuple[sources.Facts, sources.Split | None]:
-  """What is known of the data set, and its training images where they are there."""
-  try:
-    data = preflight.read_data(config)
-    return data.facts, data.train
-  except errors.MissingDataError as error:
-    print(f"{error}\nGoing on without the images.\n")
-    return sources.announced(config["data"]["name"], config["data"]["dir"]), None
-
-
-def _inspect(config: dict[str, Any], workdir: epath.Path) -> None:
-  """Builds everything, trains and downloads nothing; of a set that is not there, all but what needs its images."""
-  facts, training = _facts(config)
-  phases = Phases(config, facts)
-  if training is not None:
-    preflight.check_fit(phases)
-  found = inspection.find(phases, training)
-  print(inspection.parameter_tables(phases.networks))
-  print(inspection.findings_words(phases, found))
-  inspection.check_memory(found)
-  report.write_json(workdir / "inspect.json", found)
-
-
-class Experiment:
-  """The phases of one config in one workdir, the data on the devices."""
 
   def __init__(
-    self, phases: Phases, workdir: epath.Path, data: sources.Dataset, interruption: Interruption | None = None
+    self,
+    config: configs.Config,
+    context: Context,
+    workdir: epath.Path,
+    data: sources.Dataset,
+    interruption: Interruption | None = None,
   ):
-    self._phases, self._config, self._workdir, self._data = phases, phases.config, workdir, data
-    self._trainer = Trainer(phases, workdir, lambda: data.train, interruption)
-    self._mesh, self._local_mesh = phases.mesh, parallel.local_mesh(phases.mesh, len(phases.seeds))
-    self._comparison = arm_training.Comparison(phases, self._trainer)
-    self._scorer = classifier_scores.Scorer(phases, self._mesh, data)
+    self._config, self._context, self._workdir, self._data = config, context, workdir, data
+    self._sections = build.sections(config)
+    self._trainer = Trainer(context, workdir, lambda: data.train, interruption)
+    self._local_mesh = parallel.local_mesh(context.mesh, len(context.seeds))
+    sections = self._sections
+    share = config.classifier.share
+    tools = policies.tools(context, sections.constraint, sections.sample, sections.edit, share)
+    self._arms = arm_training.ArmTraining(context, self._trainer, config.classifier, tools)
+    self._scorer = Scorer(context, data, config.data.dir)
+    self._ways = samplers.bind(config.sample, context.generator.prior)
 
   def run(self, stage: str) -> None:
-    """Trains what the stage asks for; `evaluate` and `all` end with `results.json` and `samples.npz`."""
-    phases, trainer, asked = self._phases, self._trainer, lambda name: stage in ("all", name)
-    loss = self._scorer.validation_loss()
-    vae_state = self._state(phases.vae(), asked("vae"), lambda state: {"validation_loss": loss(state)})
-    frozen = self._freeze(vae_state.variables)
-    if stage == "vae":
+    """Trains what the stage asks for; `evaluate` and `all` write results and samples at their end.
+
+    Args:
+      stage: a stage of `flags.STAGES` that trains.
+    """
+    context, config, trainer, data = self._context, self._config, self._trainer, self._data
+    asked = lambda name: stage in ("all", name)
+    variables = trained.learn(context, trainer, data.validation) if asked(GENERATOR) else trained.read(context, trainer)
+    frozen = trained.freeze(context, trainer, variables, data)
+    if stage == GENERATOR:
       return
-    learner = learning.Learner(phases, trainer, frozen)
-    if self._config["actor_critic"]["constraint"] != "labels":
+    learner = learning.Learner(context, trainer, frozen, self._sections.constraint)
+    if config.constraint != "labels":
       return self._learn(learner, frozen, stage)
     if stage == "learning_curve":
-      return self._write("learning_curve", learning_curve.run(phases, trainer, self._data, frozen))
+      return self._write(stage, learning_curve.run(self._study(frozen), config.learning_curve))
     pair = learner.labels(train=asked("actor_critic"))
     if stage == "actor_critic":
       return
     frozen = frozen.replace(actor={"params": pair.actor}, energy={"params": pair.energy}, labelled=self._labelled())
     if stage == "audit":
-      wanted = preflight.wanted_test_sets(self._config, stage)
-      return self._write("audit", audit.Audit(phases, trainer, self._data, frozen, wanted).run())
-    arms = dict.fromkeys((*self._config["classifier"]["arms"], policies.ALONE))
+      sets = wanted.test_sets(config, stage)
+      return self._write(stage, audit.Audit(self._study(frozen), config.audit, sets).run())
+    arms = list(dict.fromkeys((*config.classifier.arms, ALONE)))
     if asked("classifier"):
-      classifiers = self._comparison.train(list(arms), frozen, self._scorer)
+      accuracy = self._scorer.validation_accuracy(arm_phase.network(context, config.classifier))
+      classifiers = self._arms.train(arms, frozen, accuracy)
     else:
-      classifiers = self._comparison.load(list(arms))
+      classifiers = self._arms.load(arms)
     if stage == "classifier":
       return
-    self._evaluate(frozen, pair, classifiers, self._judge())
+    self._evaluate(frozen, learner, pair, classifiers)
+
+  def _study(self, frozen: Frozen) -> Study:
+    directory = self._config.data.dir
+    return Study(self._context, self._trainer, self._data, frozen, self._sections, directory)
 
   def _judge(self) -> Any:
-    accuracy = self._scorer.validation_accuracy(self._phases.networks.judge)
-    return self._state(self._phases.judge(), True, lambda state: {"validation_accuracy": accuracy(state)}).variables
+    """Trains the judge; returns its variables, `[S, ...]`."""
+    settings = self._config.evaluate.judge
+    accuracy = self._scorer.validation_accuracy(judge_phase.network(self._context, settings))
+    validate = lambda state: {"validation_accuracy": accuracy(state)}
+    return self._trainer.train(judge_phase.phase(self._context, settings), self._trainer.rows, validate).variables
 
-  def _state(self, phase: loop.Phase, train: bool, validate: loop.Validate | None = None) -> Any:
-    """The phase's final state: trained to its end where asked for, else as it was saved."""
-    if train:
-      return self._trainer.train(phase, self._trainer.images if phase.name == "vae" else self._trainer.rows, validate)
-    return self._trainer.finished(phase)
-
-  def _freeze(self, variables: Any) -> states.Frozen:
-    """The trained VAE with its latents' statistics, which are found once and stored beside it."""
-    with checkpoint.Checkpoints(self._workdir / "checkpoints" / "statistics") as saved:
-      if saved.latest is None:
-        statistics = vae_statistics.find(self._phases, self._mesh, variables, self._data)
-        saved.save(0, statistics, dataclasses.asdict(self._data.facts))
-      else:
-        statistics = saved.restore(checkpoint.abstract(self._phases.statistics(), parallel.per_seed(self._mesh)))
-    return states.Frozen(variables, **statistics)
-
-  def _labelled(self) -> states.Labelled:
-    everything = [np.arange(len(self._data.train))] * len(self._phases.seeds)
-    labelled = vae_statistics.labelled(self._data.train.labels, len(self._data.class_names), everything)
-    return parallel.put(labelled, parallel.per_seed(self._mesh))
+  def _labelled(self) -> Labelled:
+    every = [np.arange(len(self._data.train))] * len(self._context.seeds)
+    table = by_class(self._data.train.labels, self._context.classes, every)
+    return parallel.put(table, parallel.per_seed(self._context.mesh))
 
   def _write(self, name: str, found: dict[str, Any]) -> None:
-    report.write_json(self._workdir / f"{name}.json", found)
+    """Writes what a study found, with what reports need beside it, and its tables."""
+    scored = found["points"] if "points" in found else [found["explained"]]
+    roles = {arm: role(arm) for one in scored for arm in one["arms"]}
+    results.write_study(self._workdir / f"{name}.json", found | {"seeds": list(self._context.seeds)}, roles)
     report.build_tables(self._workdir, name)
 
-  def _evaluate(self, frozen: states.Frozen, pair: learning.Pair, classifiers: dict[str, Any], judge: Any) -> None:
+  def _evaluate(
+    self, frozen: Frozen, learner: learning.Learner, pair: learning.Pair, classifiers: dict[str, Any]
+  ) -> None:
     """Scores classifiers, samples and edits; writes `samples.npz`, then `results.json`.
 
-    What has been trained on the devices of all processes each of them scores by itself; the first one writes.
+    Every process scores all networks on its own devices. The first process writes.
     """
+    config, context, data = self._config, self._context, self._data
+    judge = self._judge()
     frozen, pair, judge = parallel.local((frozen, pair, judge), self._local_mesh)
-    networks, wanted = self._phases.networks, preflight.wanted_test_sets(self._config, "evaluate")
-    _log.info("evaluating on %d test sets: %s", len(wanted), ", ".join(self._config["evaluate"]["sets"]))
-    scored = self._scorer.test(networks.classifier, classifiers, wanted)
-    judged = self._scorer.test(networks.judge, {"judge": judge}, [test_sets.TestSet(test_sets.TEST)])
-    of_conditions = functools.partial(learning.constraint, self._phases, pair)
-    scorer = self._quality(frozen, judge)
-    samples = scorer.methods(
-      list(map(of_conditions, jnp.eye(len(self._data.class_names)))), sample_scores.labels_by_judge
+    sets = wanted.test_sets(config, "evaluate")
+    _log.info("evaluating on %d test sets: %s", len(sets), ", ".join(config.evaluate.sets))
+    scored = self._scorer.test(arm_phase.network(context, config.classifier), classifiers, sets)
+    model = judge_phase.network(context, config.evaluate.judge)
+    judged = self._scorer.test(model, {"judge": judge}, [test_sets.TestSet(test_sets.TEST)])
+    of_conditions = functools.partial(learner.constraint, pair)
+    scorer = self._sample_scorer(frozen, judge)
+    targets = list(map(of_conditions, jnp.eye(context.classes)))
+    count = config.evaluate.samples_per_class
+    samples = scorer.all_samplers(self._ways, targets, sample_scores.labels_by_judge, count)
+    samples["actor"]["classification_accuracy"] = scored["arms"][ALONE][test_sets.TEST]["accuracy"]
+    shown = lambda of_arms: {arm: of_arms[arm] for arm in config.classifier.arms}
+    found = results.Results(
+      seeds=list(context.seeds),
+      data=dataclasses.asdict(data.facts),
+      about=provenance.about(context, data),
+      metrics=metrics.about(),
+      samples=samples,
+      edits=scorer.edits(of_conditions, config.edit, self._ways["refine"]),
+      judge=judged["arms"]["judge"],
+      arms=shown(scored["arms"]),
+      roles={arm: role(arm) for arm in config.classifier.arms},
+      test_sets={name: results.TestSetFacts(**facts) for name, facts in scored["test_sets"].items()},
+      robustness=shown(scored["robustness"]),
+      timing=self._timing_summary(),
+      phases={arm: self._arms.phases[arm] for arm in config.classifier.arms},
     )
-    samples["actor"]["classification_accuracy"] = scored["arms"][policies.ALONE][test_sets.TEST]["accuracy"]
-    shown = lambda of_arms: {arm: of_arms[arm] for arm in self._config["classifier"]["arms"]}
-    results = {
-      "seeds": list(self._phases.seeds),
-      "data": dataclasses.asdict(self._data.facts),
-      "about": inspection.about(self._phases, self._data),
-      "samples": samples,
-      "edits": scorer.edits(of_conditions),
-      "judge": judged["arms"]["judge"],
-      "arms": shown(scored["arms"]),
-      "test_sets": scored["test_sets"],
-      "robustness": shown(scored["robustness"]),
-      "timing": self._timing_summary(),
-    }
     self._write_samples(frozen, of_conditions)
-    report.write_json(self._workdir / "results.json", results)
+    results.write(self._workdir / "results.json", found)
 
-  def _timing_summary(self) -> dict[str, dict[str, float]]:
-    """Seconds and steps of every phase, and of all arms of the classifier together."""
-    total = loop.summed(self._comparison.timing.values())
+  def _timing_summary(self) -> dict[str, dict[str, Any]]:
+    """Gives seconds and steps of every phase, and of all arms of the classifier together."""
+    total = loop.summed(self._arms.timing.values())
     return {name: timing.summary() for name, timing in (self._trainer.timing | {"classifier": total}).items()}
 
-  def _quality(self, frozen: states.Frozen, judge: Any) -> sample_scores.Quality:
-    return sample_scores.Quality(self._phases, self._local_mesh, frozen, judge, self._data.test, self._data.train)
+  def _sample_scorer(self, frozen: Frozen, judge: Any) -> sample_scores.SampleScorer:
+    model = judge_phase.network(self._context, self._config.evaluate.judge)
+    judged = sample_scores.Judged(model, judge, self._data.test, self._data.train)
+    return sample_scores.SampleScorer(self._context, self._local_mesh, frozen, judged)
 
-  def _write_samples(self, frozen: states.Frozen, of_conditions: Callable[[jax.Array], algebra.Learnt]) -> None:
-    """Images of the first repetition for the figures."""
-    phases, test, classes = self._phases, self._data.test, jnp.eye(len(self._data.class_names))
+  def _write_samples(self, frozen: Frozen, of_conditions: Callable[[jax.Array], algebra.Learnt]) -> None:
+    """Writes images of the first seed to `samples.npz`, for the figures."""
+    context, test, across = self._context, self._data.test, gallery.ACROSS
+    classes = jnp.eye(context.classes)
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
-    frozen, across = first(frozen), gallery.ACROSS
-    by_class = first(of_conditions(jnp.repeat(classes, across, axis=0)))
+    frozen = first(frozen)
+    by_label = first(of_conditions(jnp.repeat(classes, across, axis=0)))
     every_edit = first(of_conditions(jnp.tile(classes, (len(classes), 1))))
-    images = gallery.reconstructions(phases, frozen, test)
-    images |= gallery.samples(phases, frozen, by_class, len(classes) * across)
-    images |= gallery.edits(phases, frozen, every_edit, test)
-    report.write_arrays(self._workdir / "samples.npz", images)
+    images = gallery.reconstructions(context, frozen, test)
+    images |= gallery.samples(context, self._ways, frozen, by_label, len(classes) * across)
+    images |= gallery.edits(context, frozen, every_edit, test, self._config.edit)
+    files.write_arrays(self._workdir / "samples.npz", images)
 
-  def _learn(self, learner: learning.Learner, frozen: states.Frozen, stage: str) -> None:
-    """Realism or a rule in place of labels: its pair, and in `rules/` what samples of it are worth.
+  def _learn(self, learner: learning.Learner, frozen: Frozen, stage: str) -> None:
+    """Learns realism or a rule in place of labels, and writes the scores of its samples to `rules/`.
 
-    As in `_evaluate`, every process finds that by itself.
+    As in `_evaluate`, every process scores on its own devices.
     """
-    text, real = self._config["actor_critic"]["constraint"], None
+    text, real, context = self._config.constraint, None, self._context
     if text == "realism":
-      constraint = learning.constraint(self._phases, learner.realism(), jnp.ones(1))
-      results, verdicts = {"name": text}, sample_scores.looks_like_a_class
+      constraint = learner.constraint(learner.realism(), jnp.ones(1))
+      about, verdicts = {"name": text, "bound": "", "value": None}, sample_scores.looks_like_a_class
     else:
       learnt = learner.rule(rule_spec.parse(text))
-      constraint = learning.constraint(self._phases, learnt.pair, learning.HOLDS)
-      results = {"name": learnt.name, "bound": learnt.rule.bound, "value": learnt.rule.value}
+      constraint = learner.constraint(learnt.pair, learning.HOLDS)
+      about = {"name": learnt.name, "bound": learnt.rule.bound, "value": learnt.rule.value}
       verdicts = lambda images, logits, target: learnt.holds(images)
     if stage == "actor_critic":
       return
     if text != "realism":
-      test = self._phases.prepare({"image": jnp.asarray(self._data.test.images)})["image"]
+      test = context.prepare({"image": jnp.asarray(self._data.test.images)})["image"]
       real = learnt.holds(ranges.from_model(test))
     frozen, constraint, judge = parallel.local((frozen, constraint, self._judge()), self._local_mesh)
-    results |= {
-      "seeds": list(self._phases.seeds),
-      "samples": self._quality(frozen, judge).methods([constraint], verdicts, real),
-    }
+    count = self._config.evaluate.samples_per_class
+    scored = self._sample_scorer(frozen, judge).all_samplers(self._ways, [constraint], verdicts, count, real)
+    found = results.RuleResults(**about, seeds=list(context.seeds), samples=scored, metrics=metrics.about())
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
-    directory = self._workdir / "rules" / learning.plain(results["name"])
-    images = gallery.samples(self._phases, first(frozen), first(constraint), 2 * gallery.ACROSS)
-    report.write_arrays(directory / "samples.npz", images)
-    report.write_json(directory / "results.json", results)
+    directory = self._workdir / "rules" / learning.plain(found.name)
+    images = gallery.samples(context, self._ways, first(frozen), first(constraint), 2 * gallery.ACROSS)
+    files.write_arrays(directory / "samples.npz", images)
+    results.write(directory / "results.json", found)
     report.build_rule(directory)

@@ -1,49 +1,48 @@
-"""The stages that use a trained run: `sample`, `edit` and `traverse`; each writes a PNG grid and an `.npz`."""
+"""Runs the stages `sample`, `edit` and `traverse` on a trained run; each writes a PNG grid and an `.npz`."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from etils import epath
 
+from lcgen import config as configs
 from lcgen.api import run as runs
 from lcgen.api import workdir as workdirs
-from lcgen.cli import preflight
 from lcgen.constraints import learning, samplers
 from lcgen.constraints.algebra import Constraint
-from lcgen.data import own_images, ranges
-from lcgen.reporting import figures, report
-from lcgen.runtime import errors
+from lcgen.data import own_images, ranges, sources
+from lcgen.reporting import figures
+from lcgen.runtime import errors, files
 
-Wishes = dict[str, "int | Constraint"]  # by the name that the figures give them
+Wishes = dict[str, "int | Constraint"]  # by their names in the figures
 
 
-def run(config: dict[str, Any], workdir: epath.Path, stage: str) -> None:
-  """Runs one of `STAGES` on a trained workdir, with the first repetition.
+def run(config: configs.Config, workdir: epath.Path, stage: str) -> None:
+  """Runs one of `STAGES` on a trained workdir, with the first seed.
 
   Raises:
-    InputError: where labels, images or the rule of the config do not fit, or something is not trained.
+    InputError: if labels, images or the rule of the config do not fit, or a network is not trained.
   """
   STAGES[stage](runs.Run(workdirs.Workdir(workdir, config)), config, workdir)
 
 
-def _sample(trained: runs.Run, config: dict[str, Any], workdir: epath.Path) -> None:
-  """`count` samples for each wish, a row each."""
-  section = config["sample"]
-  wishes, kind = _wishes(trained, config, section["labels"])
+def _sample(trained: runs.Run, config: configs.Config, workdir: epath.Path) -> None:
+  """Draws `count` samples for each wish, in a row of the grid."""
+  section = config.sample
+  wishes, kind = _wishes(trained, config, section.labels)
   drawn = [
-    trained.draw(wish, section["method"], count=section["count"], seed=config["seed"] + row)
+    trained.draw(wish, section.method, count=section.count, seed=config.seed + row)
     for row, wish in enumerate(wishes.values())
   ]
-  path = workdir / "sample" / f"{kind}-{section['method']}"
-  _write(path, drawn, {}, [sample.images for sample in drawn], f"samples by {section['method']}", tuple(wishes))
+  path = workdir / "sample" / f"{kind}-{section.method}"
+  _write(path, drawn, {}, [sample.images for sample in drawn], f"samples by {section.method}", tuple(wishes))
 
 
-def _edit(trained: runs.Run, config: dict[str, Any], workdir: epath.Path) -> None:
-  """Images, a row each: as they are, reconstructed, and edited to each wish."""
-  images = _images(trained, config, config["edit"]["count"])
-  wishes, kind = _wishes(trained, config, config["edit"]["labels"])
+def _edit(trained: runs.Run, config: configs.Config, workdir: epath.Path) -> None:
+  """Edits images to each wish; a row of the grid has the image, its reconstruction and its edits."""
+  images = _images(trained, config, config.edit.count)
+  wishes, kind = _wishes(trained, config, config.edit.labels)
   shown = _fitted(trained, images)
   reconstructed = np.asarray(trained.decode(trained.encode(images)))
   edited = [trained.edit(images, wish) for wish in wishes.values()]
@@ -53,16 +52,16 @@ def _edit(trained: runs.Run, config: dict[str, Any], workdir: epath.Path) -> Non
   _write(workdir / "edit" / kind, edited, extra, columns, "images, reconstructions, edits", (), names)
 
 
-def _traverse(trained: runs.Run, config: dict[str, Any], workdir: epath.Path) -> None:
-  """Ways from each image to the next one, and from samples of each wish to the same ones edited to the next wish."""
-  section = config["traverse"]
-  images = _images(trained, config, section["count"] + 1)
+def _traverse(trained: runs.Run, config: configs.Config, workdir: epath.Path) -> None:
+  """Interpolates from each image to the next, and from a sample of each wish to its edit to the next wish."""
+  section = config.traverse
+  images = _images(trained, config, section.count + 1)
   if len(images) < 2:
-    raise errors.InputError(f"edit.images={config['edit']['images']}: one image; a way takes two, or test images")
-  between_images = trained.interpolate(images[:-1], images[1:], section["points"])
-  wishes, kind = _wishes(trained, config, config["sample"]["labels"])
+    raise errors.InputError(f"edit.images={config.edit.images}: one image; a way takes two, or test images")
+  between_images = trained.interpolate(images[:-1], images[1:], section.points)
+  wishes, kind = _wishes(trained, config, config.sample.labels)
   steps = list(wishes.values())
-  start = [trained.draw(wish, config["sample"]["method"], seed=config["seed"]) for wish in steps]
+  start = [trained.draw(wish, config.sample.method, seed=config.seed) for wish in steps]
   if len(steps) > 1:
     goals = steps[1:] + steps[:1]
   else:
@@ -70,10 +69,10 @@ def _traverse(trained: runs.Run, config: dict[str, Any], workdir: epath.Path) ->
   ways = []
   for sample, goal in zip(start, goals, strict=True):
     edit = trained.edit(sample.images, goal)
-    between = np.asarray(samplers.interpolate(sample.latents, edit.latents, section["points"]))[0]
+    between = np.asarray(samplers.interpolate(sample.latents, edit.latents, section.points))[0]
     ways.append(np.asarray(trained.decode(between)))
   path = workdir / "traverse" / kind
-  report.write_arrays(
+  files.write_arrays(
     path.with_name(f"{path.name}.npz"), {"images": _as_uint8(between_images), "wishes": _as_uint8(np.stack(ways))}
   )
   rows = np.concatenate([between_images, np.stack(ways)])
@@ -83,16 +82,16 @@ def _traverse(trained: runs.Run, config: dict[str, Any], workdir: epath.Path) ->
   _draw(path, rows, "from image to image, and from class to class", names)
 
 
-STAGES: dict[str, Callable[[runs.Run, dict[str, Any], epath.Path], None]] = {
+STAGES: dict[str, Callable[[runs.Run, configs.Config, epath.Path], None]] = {
   "sample": _sample,
   "edit": _edit,
   "traverse": _traverse,
 }
 
 
-def _wishes(trained: runs.Run, config: dict[str, Any], labels: str) -> tuple[Wishes, str]:
-  """What the config asks for by name, and a name for all of it that can be a file's."""
-  text = config["actor_critic"]["constraint"]
+def _wishes(trained: runs.Run, config: configs.Config, labels: str) -> tuple[Wishes, str]:
+  """Returns the wishes of the config by name, and a name for all of them that can be a file's."""
+  text = config.constraint
   if text != "labels":
     constraint = trained.realism if text == "realism" else trained.learn(text)
     return {text: constraint}, learning.plain(text.removeprefix("rule:"))
@@ -103,22 +102,22 @@ def _wishes(trained: runs.Run, config: dict[str, Any], labels: str) -> tuple[Wis
   return {name: names.index(name) for name in wanted}, "labels"
 
 
-def _images(trained: runs.Run, config: dict[str, Any], count: int) -> np.ndarray:
-  """Stored images: the first ones of the config's file, or some of the test set, of each class in turn."""
-  path = config["edit"]["images"]
+def _images(trained: runs.Run, config: configs.Config, count: int) -> np.ndarray:
+  """Reads stored images: the first of the config's file, or test images of each class in turn."""
+  path = config.edit.images
   if path:
-    images = own_images.read_images(path, config["data"]["image_size"])[:count]
+    images = own_images.read_images(path, config.data.image_size)[:count]
     if images.shape[3] != trained.image_shape[2]:
       shape = f"images are {list(images.shape)} and the networks' have {trained.image_shape[2]} colours"
       raise errors.InputError(f"edit.images={path}: {shape}; convert them")
     return images
-  test = preflight.read_data(config).test
+  test = sources.load(config.data).test
   in_turn = np.argsort(_place_in_class(test.labels), kind="stable")
   return test.images[in_turn[:count]]
 
 
 def _place_in_class(labels: np.ndarray) -> np.ndarray:
-  """How many images of the same class come before each, `[N]`."""
+  """Counts the images of the same class before each, `[N]`."""
   places = np.empty(len(labels), int)
   for label in np.unique(labels):
     of_class = np.flatnonzero(labels == label)
@@ -127,16 +126,16 @@ def _place_in_class(labels: np.ndarray) -> np.ndarray:
 
 
 def _fitted(trained: runs.Run, images: np.ndarray) -> np.ndarray:
-  """The images at the networks' size, in [0, 1]."""
+  """Resizes images to the networks' size, in [0, 1]."""
   height, width, _ = trained.image_shape
   return np.asarray(ranges.resize(ranges.to_unit(images), height, width))
 
 
 def _write(path: epath.Path, parts, extra: dict[str, np.ndarray], rows, title, row_names, column_names=()) -> None:
-  """The samples of all wishes with their certificates, the grid, and a line on the console."""
+  """Writes the grid, and the samples of all wishes with their certificates, and prints a summary."""
   fields = [field.name for field in dataclasses.fields(runs.Samples)]
   arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in fields}
-  report.write_arrays(path.with_name(f"{path.name}.npz"), arrays | extra | {"images": _as_uint8(arrays["images"])})
+  files.write_arrays(path.with_name(f"{path.name}.npz"), arrays | extra | {"images": _as_uint8(arrays["images"])})
   _draw(path, np.asarray(rows), title, row_names, column_names)
   asked = arrays["labels"] >= 0
   judged = f", the judge agrees with {np.mean(arrays['verdict'] == arrays['labels']):.1%}" if asked.all() else ""
@@ -147,7 +146,7 @@ def _write(path: epath.Path, parts, extra: dict[str, np.ndarray], rows, title, r
 
 
 def _draw(path: epath.Path, rows: np.ndarray, title: str, row_names, column_names=()) -> None:
-  """A grid of `[rows, columns, H, W, C]`."""
+  """Draws a grid of `[rows, columns, H, W, C]`."""
   flat = _as_uint8(rows.reshape(-1, *rows.shape[2:]))
   figures.draw_grid(path.with_name(f"{path.name}.png"), flat, rows.shape[1], title, row_names, column_names)
 
