@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from lcgen import config, sweeps
+from lcgen import config
 from lcgen.reporting import compare_runs
 from lcgen.runtime import errors
 from tests.conftest import ROOT
@@ -38,10 +38,10 @@ def path(tmp_path):
 @pytest.mark.parametrize(("name", "count"), SHIPPED.items())
 def test_every_point_of_every_shipped_sweep_passes_and_is_another(name, count):
   file, values = f"{ROOT}/configs/{name}.py", load_config(name)
-  points = [config.checked(sweeps.applied(values, file, index, ())) for index in range(count)]
-  assert len({json.dumps(point) for point in points}) == count
+  points = [config.parse(config.sweep_point(values, file, index, ())) for index in range(count)]
+  assert len(set(points)) == count
   with pytest.raises(errors.InputError, match=f"--sweep_index={count}: .*{name}.py has {count} points"):
-    sweeps.applied(values, file, count, ())
+    config.sweep_point(values, file, count, ())
 
 
 def test_no_other_shipped_config_has_a_sweep():
@@ -52,16 +52,16 @@ def test_no_other_shipped_config_has_a_sweep():
 def test_a_point_changes_what_it_names_and_nothing_else(path):
   values = load_config("mnist5k")
   before = copy.deepcopy(values)
-  point = sweeps.applied(values, path, 0, ())
+  point = config.sweep_point(values, path, 0, ())
   assert values == before
   old, new = config.flat(before), config.flat(point)
   assert {key: value for key, value in new.items() if value != old[key]} == {"vae.epochs": 3, "seed": 7}
-  assert sweeps.applied(values, path, None, ()) == before
+  assert config.sweep_point(values, path, None, ()) == before
 
 
 def test_the_command_line_wins(path):
   values = load_config("mnist5k", vae__epochs=5)
-  point = sweeps.applied(values, path, 0, {"vae.epochs": 5, "seeds": 1})
+  point = config.sweep_point(values, path, 0, {"vae.epochs": 5, "seeds": 1})
   assert (point["vae"]["epochs"], point["seed"]) == (5, 7)
 
 
@@ -78,7 +78,7 @@ def test_the_command_line_wins(path):
 )
 def test_points_that_cannot_be_run_are_refused(path, index, words):
   with pytest.raises(errors.InputError, match=words):
-    config.checked(sweeps.applied(load_config("mnist5k"), path, index, ()))
+    config.parse(config.sweep_point(load_config("mnist5k"), path, index, ()))
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,10 @@ import lcgen
 from lcgen import config
 from lcgen.api import export
 from lcgen.api import workdir as workdirs
-from lcgen.cli import pipeline
-from lcgen.reporting import report
-from lcgen.runtime import errors
-from tests.support.helpers import load_config, tree_bytes
-from tests.training.test_checkpoint import flips, truncations
+from lcgen.cli import stages
+from lcgen.runtime import errors, files
+from tests.support.damage import flips, truncations
+from tests.support.helpers import config_of, tree_bytes
 
 LABELS = [3, 1, 4, 1]
 ARMS = ("none", "latent_constraints", "latent_constraints:share=1.0")
@@ -32,15 +31,11 @@ print(sorted(load_file(sys.argv[1])), {"jax", "orbax", "lcgen"} & set(sys.module
 """
 
 
-def values():
-  return config.checked(load_config("mnist5k", "smoke"))
-
-
 @pytest.fixture(scope="module")
 def workdir(smoke, tmp_path_factory):
   """A copy of a finished run, with its export."""
   copy = shutil.copytree(smoke, tmp_path_factory.mktemp("export") / "run")
-  pipeline.run(values(), epath.Path(copy), "export")
+  stages.run(config_of("smoke"), epath.Path(copy), "export")
   return copy
 
 
@@ -85,7 +80,7 @@ def test_every_network_is_in_it_by_its_path(path, workdir):
   assert {name.split("/")[1] for name in arrays if name.startswith("classifier/")} == set(ARMS)
   said = about(path)
   assert (said["format"], said["lcgen"]) == (1, lcgen.__version__)
-  assert config.checked(said["config"]) == config.read(epath.Path(workdir))
+  assert config.parse(said["config"]) == config.read(epath.Path(workdir))
   assert said["facts"]["class_names"] == [str(digit) for digit in range(10)]
   assert set(said["groups"]) == groups
   assert not list(workdir.glob("*.unfinished"))
@@ -94,7 +89,7 @@ def test_every_network_is_in_it_by_its_path(path, workdir):
 def test_the_same_run_gives_the_same_file(path, workdir, capsys):
   before = hashlib.sha256(path.read_bytes()).digest()
   for _ in range(5):
-    pipeline.run(values(), epath.Path(workdir), "export")
+    stages.run(config_of("smoke"), epath.Path(workdir), "export")
     assert str(path) in capsys.readouterr().out
     assert hashlib.sha256(path.read_bytes()).digest() == before
 
@@ -122,7 +117,7 @@ def test_an_export_gives_the_workdirs_numbers(exported, original, replica):
 
 
 def test_an_export_has_what_is_trained_and_no_place_to_learn(exported, original):
-  for name in workdirs.names(values()):
+  for name in workdirs.names(config_of("smoke")):
     held = original._stored.has(name)
     assert exported._stored.has(name) == held
     if held:
@@ -137,7 +132,7 @@ def test_an_export_has_what_is_trained_and_no_place_to_learn(exported, original)
 def test_a_run_that_has_not_ended_is_exported_as_far_as_it_is(workdir, tmp_path):
   begun = tmp_path / "begun"
   shutil.copytree(workdir, begun, ignore=lambda _, names: {"actor_critic", "energy", "classifier", "judge"} & {*names})
-  pipeline.run(values(), epath.Path(begun), "export")
+  stages.run(config_of("smoke"), epath.Path(begun), "export")
   run = lcgen.load(begun / export.NAME)
   assert run.decode(np.zeros((2, 8))).shape == (2, 28, 28, 1)
   for call in (lambda: run.sample(3), lambda: run.classify(np.zeros((1, 28, 28, 1)))):
@@ -150,13 +145,13 @@ def test_without_the_vae_there_is_no_export(workdir, tmp_path):
   shutil.rmtree(broken / "checkpoints" / "vae")
   before = (broken / export.NAME).read_bytes()
   with pytest.raises(errors.InputError, match="vae is not trained to its end"):
-    pipeline.run(values(), epath.Path(broken), "export")
+    stages.run(config_of("smoke"), epath.Path(broken), "export")
   assert (broken / export.NAME).read_bytes() == before
 
 
 def test_where_nothing_is_trained_there_is_nothing_to_export(tmp_path):
   with pytest.raises(errors.InputError, match="no trained VAE"):
-    pipeline.run(values(), epath.Path(tmp_path / "run"), "export")
+    stages.run(config_of("smoke"), epath.Path(tmp_path / "run"), "export")
   assert not (tmp_path / "run").exists()
 
 
@@ -208,5 +203,5 @@ def test_other_files_and_other_versions_are_refused_with_what_they_are(path, tmp
 def test_only_the_first_process_writes(path, tmp_path, monkeypatch):
   monkeypatch.setattr(jax, "process_index", lambda: 1)
   copy = epath.Path(tmp_path / export.NAME)
-  report.write_bytes(copy, b"something")
+  files.write_bytes(copy, b"something")
   assert not copy.exists()

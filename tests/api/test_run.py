@@ -13,9 +13,10 @@ from etils import epath
 import lcgen
 from lcgen.api import export
 from lcgen.constraints import rules
+from lcgen.runtime import errors
 from tests.support.helpers import tree_bytes
+from tests.support.runs import METHODS
 
-METHODS = ("actor", "optimize", "langevin", "refine")
 LABELS = [3, 1, 4, 1]
 TEXT = "rule:lcgen.rules.ink:top=0.25"
 close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
@@ -160,6 +161,62 @@ def test_interpolations_end_in_reconstructions(trained, images):
   assert np.abs(np.diff(between, axis=1)).max(axis=(0, 2, 3, 4)).min() > 1e-3  # it moves at every point
   resting = trained.interpolate(images[:2], images[:2], count=2)
   close(resting[:, 0], resting[:, 1], atol=1e-4)
+
+
+@pytest.fixture
+def rewritten(smoke, tmp_path):
+  """A copy of the workdir whose `config.json` is changed: `rewritten(change) -> workdir`."""
+
+  def _rewritten(change):
+    workdir = shutil.copytree(smoke, tmp_path / "run")
+    values = json.loads((workdir / "config.json").read_text())
+    change(values)
+    (workdir / "config.json").write_text(json.dumps(values))
+    return workdir
+
+  return _rewritten
+
+
+def age(values):
+  """Makes a config what an older version wrote: the old key of the constraint, and no field that came later."""
+  for name in ("generator", "plugins", "pca", "benchmark"):
+    del values[name]
+  del values["train"]["grace_s"], values["sample"]["refine"]["rounds"]
+  values["actor_critic"]["constraint"] = values.pop("constraint")
+
+
+def test_an_older_workdir_is_loaded_and_sampled_from(trained, rewritten):
+  workdir = rewritten(age)
+  before = snapshot(workdir)
+  older = lcgen.load(workdir)
+  every = {field.name for field in dataclasses.fields(older.draw(LABELS, "actor"))}
+  for method in METHODS:
+    assert same(older.draw(LABELS, method, seed=7), trained.draw(LABELS, method, seed=7)) == every
+  assert snapshot(workdir) == before
+
+
+def test_an_older_workdir_is_sampled_by_the_command(rewritten, run):
+  workdir = rewritten(age)
+  written = (workdir / "config.json").read_bytes()
+  flags = ("--stage=sample", "--config.sample.method=actor", "--config.sample.count=2")
+  code, stdout, stderr = run(f"--workdir={workdir}", *flags)
+  assert code == 0, stderr
+  assert stdout.startswith("20 images: ")
+  with np.load(workdir / "sample" / "labels-actor.npz") as arrays:
+    np.testing.assert_array_equal(arrays["labels"], np.repeat(np.arange(10), 2))
+  assert (workdir / "config.json").read_bytes() == written
+
+
+@pytest.mark.parametrize(
+  ("section", "key", "name"),
+  [("vae", "dropout", "vae.dropout"), ("", "colours", "colours"), ("actor_critic", "lambda", "actor_critic.lambda")],
+)
+def test_a_workdir_with_an_unknown_key_is_refused_by_that_name(rewritten, section, key, name):
+  workdir = rewritten(lambda values: (values[section] if section else values).update({key: 0.5}))
+  with pytest.raises(errors.InputError, match=rf"config\.{name}: unknown key") as refused:
+    lcgen.load(workdir)
+  assert f"{workdir}/config.json" in str(refused.value)
+  assert len(str(refused.value).splitlines()) == 1
 
 
 WRONG = [

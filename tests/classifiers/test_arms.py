@@ -1,21 +1,23 @@
-"""What arms are called: texts that are read, and texts that are refused."""
+"""The grammar of arms: texts that are read, texts that are refused, and the role of each arm."""
 
 import re
 
 import pytest
 
-from lcgen.classifiers import policies
-from tests.support.helpers import phases_of
+from lcgen.classifiers import arms, policies
+from tests.support.helpers import config_of, context_of
+from tests.support.untrained import tools_of
 
 
 @pytest.fixture(scope="module")
 def tools():
-  return phases_of("smoke").tools()
+  settings = config_of("smoke")
+  return tools_of(settings, context_of(settings))
 
 
 def test_only_augmix_has_views_and_a_consistency(tools):
   of = lambda arm: (policies.build(arm, tools).views, policies.build(arm, tools).consistency)
-  assert {of(name) for name in policies.POLICIES if name != "augmix"} == {(1, 0.0)}
+  assert {of(name) for name in arms.POLICIES if name != "augmix"} == {(1, 0.0)}
   assert of("augmix") == of("flip_crop+augmix") == (3, 12.0)
   assert of("augmix:consistency=0.5") == (3, 0.5)
 
@@ -23,7 +25,7 @@ def test_only_augmix_has_views_and_a_consistency(tools):
 @pytest.mark.parametrize(
   ("text", "changes"),
   [
-    *((name, [(name, {})]) for name in policies.POLICIES),
+    *((name, [(name, {})]) for name in arms.POLICIES),
     ("latent_constraints:share=0.5", [("latent_constraints", {"share": 0.5})]),
     ("clip:share=0:limit=1.5", [("clip", {"share": 0.0, "limit": 1.5})]),
     (
@@ -35,15 +37,17 @@ def test_only_augmix_has_views_and_a_consistency(tools):
       [("flip_crop", {"padding": 2, "flip": 1.0}), ("mixup", {}), ("augmix", {})],
     ),
     ("duplicate+duplicate:share=1", [("duplicate", {}), ("duplicate", {"share": 1.0})]),
-    (policies.ALONE, [("latent_constraints", {"share": 1.0})]),
+    (arms.ALONE, [("latent_constraints", {"share": 1.0})]),
   ],
 )
 def test_texts_are_read(tools, text, changes):
-  parsed = policies.parse(text)
-  assert parsed == [(name, policies.POLICIES[name] | settings) for name, settings in changes]
+  parsed = arms.parse(text)
+  assert parsed == [(name, arms.POLICIES[name].settings | settings) for name, settings in changes]
   types_of = lambda settings: {name: type(value) for name, value in settings.items()}
-  assert [types_of(settings) for _, settings in parsed] == [types_of(policies.POLICIES[name]) for name, _ in changes]
-  assert policies.known(text)
+  assert [types_of(settings) for _, settings in parsed] == [
+    types_of(arms.POLICIES[name].settings) for name, _ in changes
+  ]
+  assert arms.known(text)
   policies.build(text, tools)
 
 
@@ -79,13 +83,34 @@ def test_texts_are_read(tools, text, changes):
   ],
 )
 def test_texts_that_are_no_arms_are_refused_with_what_there_is(tools, text, names):
-  assert not policies.known(text)
+  assert not arms.known(text)
   with pytest.raises(ValueError, match="".join(f"(?=.*{re.escape(name)})" for name in names)):  # in any order
     policies.build(text, tools)
 
 
 def test_controls_are_single_policies_without_samples_of_the_right_label():
-  assert {name for name in policies.POLICIES if policies.is_control(name)} == set(policies.CONTROLS)
-  assert policies.is_control("clip:share=0.5:limit=0.5")
-  assert not policies.is_control(policies.ALONE)
-  assert not policies.is_control("flip_crop+duplicate")
+  assert arms.controls() == ["reconstruction", "duplicate", "clip", "contrast", "blur", "noise", "shuffled"]
+  assert {name for name in arms.POLICIES if arms.is_control(name)} == set(arms.controls())
+  assert arms.is_control("clip:share=0.5:limit=0.5")
+  assert not arms.is_control(arms.ALONE)
+  assert not arms.is_control("flip_crop+duplicate")
+
+
+@pytest.mark.parametrize(
+  ("text", "role"),
+  [
+    ("none", "baseline"),
+    (arms.ALONE, "method"),
+    ("flip_crop+latent_constraints:share=0.5", "method"),
+    ("duplicate:share=0.5", "control"),
+    ("flip_crop+duplicate", "augmentation"),
+    ("augmix", "augmentation"),
+  ],
+)
+def test_every_arm_has_a_role(text, role):
+  assert arms.role(text) == role
+
+
+def test_there_is_a_function_for_every_policy(tools):
+  for name in arms.POLICIES:
+    assert callable(policies.build(name, tools).policy)

@@ -11,41 +11,41 @@ import pytest
 from scipy import stats
 
 from lcgen import config
-from lcgen.classifiers import policies, transforms
+from lcgen.api import build
+from lcgen.classifiers import arm_phase, arms, labelled, policies, transforms
+from lcgen.classifiers.arms import POLICIES, SOURCES
 from lcgen.constraints import algebra, samplers
 from lcgen.data import ranges
-from lcgen.training import train_state as states
-from lcgen.training.context import Phases
-from tests.constraints.test_steps import FACTS
-from tests.support.helpers import frozen_vae, load_config, squares, tree_bytes
+from lcgen.generator.frozen import decode
+from lcgen.runtime import errors, registry
+from tests.support.helpers import FACTS, config_of, context_of, squares, tree_bytes
+from tests.support.untrained import init_of, tools_of
 
 SIZE, CLASSES, KEYS, SHARE = 16, 4, 64, 0.25
 LIMIT = ranges.MODEL_LIMIT
 # Of the stored images; the first lies in no class, and stands where tables are filled up.
 MEMBERS = ((4, 8, 12, 16), (5,), (6, 10, 14, 18, 22, 26), (7, 11))
-SOURCES = tuple(f"latent_constraints:source={source}" for source in policies.SOURCES)
-ARMS = (*policies.POLICIES, *SOURCES[1:])
+OF_SOURCES = tuple(f"latent_constraints:source={source}" for source in SOURCES)
+REPLACING = tuple(name for name, spec in POLICIES.items() if "share" in spec.settings)
+ARMS = (*POLICIES, *OF_SOURCES[1:])
 
 
 @pytest.fixture(scope="module")
 def world():
   """Networks that nobody trained, statistics that change something, a batch, and other images by class."""
-  values = load_config("mnist5k", "smoke", sample__refine__steps=3, edit__steps=5, classifier__share=SHARE)
-  phases = Phases(config.checked(values), FACTS)
-  tools = phases.tools()
+  settings = config_of("smoke", sample__refine__steps=3, edit__steps=5, classifier__share=SHARE)
+  context = context_of(settings, FACTS)
+  tools = tools_of(settings, context)
   stored = squares(seed=1).images
   stored[0] = 255
   rows = np.zeros((CLASSES, 6), np.int32)
   for own, members in zip(rows, MEMBERS, strict=True):
     own[: len(members)] = members
-  phases_of = phases.vae(), phases.actor_critic(None), phases.energy(None)
-  vae, game, energy = jax.jit(lambda key: [phase.init(key) for phase in phases_of])(jax.random.key(0))
-  frozen = frozen_vae(
-    vae.variables,
-    actor={"params": game.actor.params},
-    energy={"params": jax.tree.map(lambda leaf: 8 * leaf, energy.critic.params)},  # sure of classes, as after training
-    labelled=states.Labelled(jnp.asarray(rows), jnp.array([len(own) for own in MEMBERS]), jnp.asarray(stored)),
+  frozen = jax.jit(init_of(context, build.constraint(settings)))(jax.random.key(0)).replace(
+    labelled=labelled.Labelled(jnp.asarray(rows), jnp.array([len(own) for own in MEMBERS]), jnp.asarray(stored)),
   )
+  # Sure of classes, as after training.
+  frozen = frozen.replace(energy=jax.tree.map(lambda leaf: 8 * leaf, frozen.energy))
   gain = np.random.default_rng(0).uniform(0.2, 1, frozen.decoder_gain.shape)
   frozen = frozen.replace(
     calibration=frozen.calibration**2, decoder_gain=jnp.asarray(gain, jnp.float32), decoder_error=jnp.array(0.3)
@@ -54,7 +54,8 @@ def world():
   batch.images[3] = 255  # the end of the range
   images, labels = tools.prepare(jnp.asarray(batch.images)), jax.nn.one_hot(batch.labels, CLASSES)
   return types.SimpleNamespace(
-    phases=phases,
+    settings=settings,
+    context=context,
     tools=tools,
     frozen=frozen,
     images=images,
@@ -92,12 +93,12 @@ def by_hand(world):
       tools.energy, tools.actor, frozen.energy, frozen.actor, jax.nn.one_hot(classes, CLASSES)
     )
     if source == "edit":
-      start = tools.vae.apply(frozen.vae, world.images[picked], method="encode").sample(start_key)
-      latents = samplers.edit(constraint, start, frozen.posterior_scale, **tools.edit).latents
+      start = tools.generator.encode(frozen.generator, world.images[picked]).sample(start_key)
+      latents = samplers.edit(constraint, start, frozen.posterior_scale, tools.edit).latents
     else:
-      start = samplers.prior(start_key, len(picked), tools.vae.latent_dim)
-      latents = tools.methods[source](move_key, constraint, start).latents
-    unit = samplers.decode(latents, frozen, model=tools.vae, calibrate=calibrate)
+      start = tools.generator.prior(start_key, len(picked))
+      latents = tools.samplers[source](move_key, constraint, start).latents
+    unit = decode(latents, frozen, generator=tools.generator, calibrate=calibrate)
     return picked, (unit - 0.5) / 0.25, classes, constraint.holds(latents)
 
   @functools.cache
@@ -153,14 +154,14 @@ def test_policies_are_pure_functions_of_a_batch(world, draw, arm):
 def test_policies_of_several_steps_compile_into_one_program(world, draw):
   """As the loop over chunks has them: every step depends on its own key and its own batch alone."""
   shorter = {"augmix": "augmix:width=1:depth=1", "randaugment": "randaugment:operations=1"}  # quicker to compile
-  arms = [shorter.get(arm, arm) for arm in ARMS]
-  policies = {arm: jax.vmap(policies.build(arm, world.tools).policy, (0, 0, 0, None)) for arm in arms}
-  program = jax.jit(lambda *steps: {arm: policy(*steps) for arm, policy in policies.items()})
+  texts = [shorter.get(arm, arm) for arm in ARMS]
+  built = {arm: jax.vmap(policies.build(arm, world.tools).policy, (0, 0, 0, None)) for arm in texts}
+  program = jax.jit(lambda *steps: {arm: policy(*steps) for arm, policy in built.items()})
   batches = [jnp.stack([values, values[::-1]]) for values in (world.images, world.labels)]
   compiled = program(keys()[:2], *batches, world.frozen)
   exchanged = program(keys()[1::-1], *(values[::-1] for values in batches), world.frozen)
   assert tree_bytes(jax.tree.map(lambda values: values[::-1], exchanged)) == tree_bytes(compiled)
-  for arm in arms:
+  for arm in texts:
     for of_program, plain in zip(compiled[arm], draw(arm), strict=True):
       np.testing.assert_allclose(of_program[0], plain[0], atol=1e-5, err_msg=arm)
 
@@ -173,7 +174,7 @@ def test_none_returns_what_came_in(world, draw):
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.23, 4), (1.0, SIZE)])
-@pytest.mark.parametrize("name", [*policies.REPLACING, "latent_constraints:source=edit"])
+@pytest.mark.parametrize("name", [*REPLACING, "latent_constraints:source=edit"])
 def test_the_share_of_the_batch_is_replaced_and_nothing_else(world, draw, name, share, count):
   images, labels, weights = draw(f"{name}:share={share}")
   replaced = changed(images, world)
@@ -184,7 +185,7 @@ def test_the_share_of_the_batch_is_replaced_and_nothing_else(world, draw, name, 
   np.testing.assert_array_equal(labels[kept], np.stack([world.labels] * KEYS)[kept])
 
 
-@pytest.mark.parametrize("arm", [*policies.REPLACING, *SOURCES[1:], "latent_constraints:filter=True"])
+@pytest.mark.parametrize("arm", [*REPLACING, *OF_SOURCES[1:], "latent_constraints:filter=True"])
 def test_a_share_of_zero_is_the_identity(world, arm):
   policy = policies.build(f"{arm}:share=0", world.tools).policy
   images, labels, weights = policy(jax.random.key(0), world.images, world.labels, world.frozen)
@@ -193,10 +194,12 @@ def test_a_share_of_zero_is_the_identity(world, arm):
 
 
 def test_the_share_of_the_config_is_that_of_arms_that_say_none(world):
-  values = world.phases.config | {"classifier": world.phases.config["classifier"] | {"share": 0.5}}
-  arms = Phases(values, FACTS).classifiers("classifier", ["clip", "clip:share=0.25"], None).advance.keywords["arms"]
+  settings = config.changed(world.settings, {"classifier.share": 0.5})
+  tools = tools_of(settings, world.context)
+  phase = arm_phase.phase(world.context, settings.classifier, tools, None, arms=["clip", "clip:share=0.25"])
+  built = phase.run_steps.keywords["comparison"].arms
   for arm, expected in (("clip", 0.5), ("clip:share=0.25", 0.25)):
-    images, _, _ = over_keys(arms[arm].policy)(keys(), world.images, world.labels, world.frozen)
+    images, _, _ = over_keys(built[arm].policy)(keys(), world.images, world.labels, world.frozen)
     assert np.all(changed(images, world).sum(axis=1) == expected * SIZE)
 
 
@@ -246,9 +249,9 @@ def test_blur_is_the_gain_of_each_frequency(world, draw):
 def test_blur_keeps_odd_sides_and_colours_apart(world):
   rng = np.random.default_rng(1)
   stored = rng.integers(0, 256, (1, 7, 9, 3)).astype(np.uint8)
-  labelled = states.Labelled(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32), jnp.asarray(stored))
+  known = labelled.Labelled(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32), jnp.asarray(stored))
   gain = rng.uniform(0, 1, (7, 5)).astype(np.float32)
-  frozen = world.frozen.replace(labelled=labelled, decoder_gain=jnp.asarray(gain))
+  frozen = world.frozen.replace(labelled=known, decoder_gain=jnp.asarray(gain))
   policy = policies.build("blur:share=1", dataclasses.replace(world.tools, prepare=ranges.to_model)).policy
   images, _, _ = policy(jax.random.key(0), jnp.zeros((1, 7, 9, 3)), jnp.ones((1, 1)), frozen)
   np.testing.assert_allclose(images[None], blurred((stored[None] / 255 - 0.5) / 0.25, gain), atol=1e-5)
@@ -273,14 +276,14 @@ def test_reconstructions_are_the_decoded_encodings_of_the_images_themselves(worl
   def by_hand(key):
     pick_key, own_key = jax.random.split(key)
     picked = jax.random.permutation(pick_key, SIZE)[: round(SHARE * SIZE)]
-    latents = world.tools.vae.apply(world.frozen.vae, world.images[picked], method="encode").sample(own_key)
-    return picked, (samplers.decode(latents, world.frozen, model=world.tools.vae) - 0.5) / 0.25
+    latents = world.tools.generator.encode(world.frozen.generator, world.images[picked]).sample(own_key)
+    return picked, (decode(latents, world.frozen, generator=world.tools.generator) - 0.5) / 0.25
 
   images, _, _ = draw("reconstruction")
   np.testing.assert_allclose(images, put(world.images, *jax.vmap(by_hand)(keys())), atol=1e-5)
 
 
-@pytest.mark.parametrize("source", policies.SOURCES)
+@pytest.mark.parametrize("source", SOURCES)
 def test_samples_are_decoded_latents_where_the_constraint_of_the_label_was_sought(world, draw, by_hand, source):
   picked, samples, classes, _ = by_hand(source)
   images, labels, _ = draw(f"latent_constraints:source={source}")
@@ -424,3 +427,61 @@ def test_augmix_adds_two_views_that_count_for_nothing_but_consistency(world, dra
     np.testing.assert_array_equal(weights[:, view], counted if view == 0 else np.zeros_like(counted))
   for one, other in ((0, 1), (0, 2), (1, 2)):
     assert (images[:, one] != images[:, other]).any(axis=(2, 3, 4)).mean() > 0.9
+
+
+@pytest.fixture
+def vignette():
+  """A policy of a plug-in, which darkens images towards their border."""
+  with registry.temporary(POLICIES, policies._BUILDERS):
+
+    @policies.register("vignette", control=True)
+    def function(key, images, labels, frozen, *, strength=0.5, jitter=0.0):
+      del frozen
+      y, x = jnp.meshgrid(*(jnp.linspace(-1, 1, size) for size in images.shape[1:3]), indexing="ij")
+      dark = strength * (y**2 + x**2) / 2 + jitter * jax.random.uniform(key)
+      return images - dark[None, ..., None] * (images + LIMIT), labels, jnp.ones(len(images))
+
+    yield function
+
+
+def test_a_policy_of_a_plug_in_is_an_arm_with_settings_and_a_role(world, vignette):
+  assert arms.parse("vignette:strength=0.3") == [("vignette", {"strength": 0.3, "jitter": 0.0})]
+  assert arms.role("vignette:strength=0.3") == "control"
+  assert arms.controls()[-1] == "vignette"
+  assert config.changed(world.settings, {"classifier.arms": "none,vignette:strength=0.3"}).classifier.arms == (
+    "none",
+    "vignette:strength=0.3",
+  )
+  for text, words in (("vignette:power=1", "it has strength, jitter"), ("vignete", "the nearest is vignette")):
+    with pytest.raises(errors.InputError, match=words):
+      arms.parse(text)
+  policy = policies.build("vignette:strength=0.3+none", world.tools).policy
+  images, labels, weights = policy(keys()[0], world.images, world.labels, world.frozen)
+  expected, _, _ = vignette(keys()[0], world.images, world.labels, None, strength=0.3)
+  np.testing.assert_array_equal(images, expected)
+  assert np.abs(np.asarray(images) - np.asarray(world.images)).max() > 0.3
+  np.testing.assert_array_equal(labels, world.labels)
+  assert np.all(np.asarray(weights) == 1)
+
+
+def test_a_policy_of_a_plug_in_is_the_same_bit_by_bit_inside_the_comparison(world, vignette):
+  """Its classifier depends on the key and the batch alone, whatever other arms are trained in the same program."""
+
+  def train(*texts):
+    phase = arm_phase.phase(world.context, world.settings.classifier, world.tools, world.frozen, arms=texts)
+    data = {"image": jnp.asarray(squares().images), "label": jnp.asarray(squares().labels)}
+    rows = jnp.arange(3 * SIZE).reshape(3, SIZE)
+    return jax.jit(phase.run_steps)(phase.init(keys()[0]), world.frozen, data, rows, keys()[1:4])
+
+  text = "vignette:strength=0.3:jitter=0.1"
+  (state, metrics), (again, _), (joined, terms) = train(text), train(text), train("none", text)
+  assert tree_bytes(state) == tree_bytes(again)
+  assert tree_bytes((state[text], metrics[text])) == tree_bytes((joined[text], terms[text]))
+  assert tree_bytes(joined["none"]) != tree_bytes(joined[text])
+
+
+def test_a_policy_of_a_plug_in_takes_no_name_of_another(vignette):
+  for name in ("vignette", "mixup", "latent_constraints"):
+    with pytest.raises(errors.InputError, match=f"policy '{name}': there is one of this name already"):
+      policies.register(name)(lambda key, images, labels, frozen: (images, labels, jnp.ones(len(images))))
+  assert "vignette" in POLICIES

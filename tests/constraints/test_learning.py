@@ -10,27 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcgen import config
-from lcgen.constraints import game_phase, learning, rule_spec, samplers
-from lcgen.runtime import errors, parallel
-from lcgen.training import loop
-from lcgen.training.context import Phases
+from lcgen.api import build
+from lcgen.constraints import draws, energy_phase, learning, rule_spec
+from lcgen.constraints.draws import CriticBatch
+from lcgen.constraints.settings import ChainSettings
+from lcgen.generator.frozen import decode
+from lcgen.runtime import errors
 from lcgen.training.trainer import Trainer
-from tests.constraints.test_steps import FACTS
-from tests.support.helpers import frozen_vae, load_config, squares, tree_bytes
-
-EXEMPLARS = 256
-
-
-def small_model():
-  """Phases on squares, and a VAE that nobody trained, for both repetitions."""
-  few = {"rule__exemplars": EXEMPLARS, "sample__langevin__steps": 3, "train__checkpoint_steps": 4}
-  quick = {f"{name}__critic_weights__r1": 0.0 for name in ("actor_critic", "energy")}  # slow to compile
-  values = load_config("mnist5k", "smoke", **few, **quick)
-  phases = Phases(config.checked(values), FACTS)
-  variables = loop.init(phases.vae(), parallel.make_mesh(2)).variables
-  statistics = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), frozen_vae(None))
-  return phases, statistics.replace(vae=variables)
+from tests.support.helpers import squares, tree_bytes
+from tests.support.small_model import EXEMPLARS, small_model
 
 
 class Counting:
@@ -80,13 +68,16 @@ def model():
   return small_model()
 
 
+def learner_of(model, trainer):
+  return learning.Learner(model.context, trainer, model.frozen, build.constraint(model.config))
+
+
 @pytest.fixture(scope="module")
 def learnt(model, tmp_path_factory):
   """Realism and a rule, both learnt in a workdir that stays as it is from then on."""
   workdir, split, right = tmp_path_factory.mktemp("learning"), Counting(), Right()
-  trainer = Watched(model[0], workdir, lambda: split)
-  learner = learning.Learner(model[0], trainer, model[1])
-  rule = learner.rule(rule_spec.Rule(right, "top", 0.5))
+  trainer = Watched(model.context, workdir, lambda: split)
+  rule = learner_of(model, trainer).rule(rule_spec.Rule(right, "top", 0.5))
   names = ("realism", *(f"rule/{path.name}" for path in (workdir / "checkpoints" / "rule").iterdir()))
   kept = {name: trainer.seen[f"{name}/actor_critic"] for name in names}
   found = {"reads": split.reads, "asked": list(right.asked), "realism": kept["realism"], "exemplars": kept[names[1]]}
@@ -120,18 +111,18 @@ def test_labels_are_learnt_from_labels(model, tmp_path, monkeypatch):
   given, split = [], Counting()
   state = types.SimpleNamespace(actor_average=None, average=None)
   monkeypatch.setattr(Trainer, "train", lambda self, phase, data: given.append((phase.name, set(data))) or state)
-  learning.Learner(model[0], Trainer(model[0], tmp_path, lambda: split), model[1]).labels()
+  learner_of(model, Trainer(model.context, tmp_path, lambda: split)).labels()
   assert given == [("actor_critic", {"image", "label"}), ("energy", {"image", "label"})]
   assert split.reads > 0
 
 
 def test_realism_has_one_class_and_no_other_to_be_told_from(learnt):
   for record in records(learnt.workdir, "realism/"):
-    assert not {name for name in record if "mismatched" in name or "encoded" in name}
-    assert {"critic_real", "critic_prior"} < set(record)
+    assert not {name for name in record["terms"] if "mismatched" in name or "encoded" in name}
+    assert {"critic_real", "critic_prior"} < set(record["terms"])
   for record in records(learnt.workdir, "rule/"):
-    assert "critic_mismatched" in record
-    assert ("actor_encoded" in record) == record["phase"].endswith("actor_critic")
+    assert "critic_mismatched" in record["terms"]
+    assert ("actor_encoded" in record["terms"]) == record["phase"].endswith("actor_critic")
 
 
 def test_a_rule_is_asked_on_the_host_about_images(learnt):
@@ -149,13 +140,13 @@ def test_exemplars_are_balanced_and_labelled_as_the_rule_says(model, learnt):
   assert drawn.latents.shape == (2, EXEMPLARS, 8)
   np.testing.assert_array_equal(drawn.labels.sum(axis=1), EXEMPLARS // 2)
   for seed in range(2):
-    frozen = jax.tree.map(lambda leaf, seed=seed: leaf[seed], model[1])
-    images = np.asarray(samplers.decode(drawn.latents[seed], frozen, model=model[0].networks.vae))
+    frozen = jax.tree.map(lambda leaf, seed=seed: leaf[seed], model.frozen)
+    images = np.asarray(decode(drawn.latents[seed], frozen, generator=model.context.generator))
     far = np.abs(Right()(images) - learnt.rule.rule.value) > 1e-5  # what is nearer may round to the other side
     assert far.mean() > 0.9
     np.testing.assert_array_equal(learnt.rule.holds(images)[far], drawn.labels[seed][far] == 1)
   assert learnt.rule.rule.bound == "above"
-  assert np.mean(learnt.rule.prior) == pytest.approx(0.5, abs=1 / EXEMPLARS)  # the share, of all repetitions together
+  assert np.mean(learnt.rule.prior) == pytest.approx(0.5, abs=1 / EXEMPLARS)  # the share, of all seeds together
   stacked = np.random.default_rng(0).random((2, 3, 8, 8, 1), np.float32)
   np.testing.assert_array_equal(learnt.rule.holds(stacked)[1], learnt.rule.holds(stacked[1]))
 
@@ -169,7 +160,7 @@ def test_a_rule_is_loaded_or_goes_on_to_the_same_parameters(model, learnt, tmp_p
     (folder / "rule.json").unlink()  # which is written last
   if lost == "energy/8":
     shutil.rmtree(folder / lost)
-  learner = learning.Learner(model[0], Trainer(model[0], workdir, squares if lost else unread), model[1])
+  learner = learner_of(model, Trainer(model.context, workdir, squares if lost else unread))
   rule = learner.rule(rule_spec.Rule(right, "top", 0.5))
   assert bool(right.asked) == bool(lost)  # the exemplars are found again
   assert tree_bytes(rule.pair) == tree_bytes(learnt.rule.pair)
@@ -196,14 +187,14 @@ BAD = {
 @pytest.mark.parametrize("words", BAD)
 def test_a_bad_rule_is_refused_before_anything_of_it_is_written(model, learnt, words):
   before = files(learnt.workdir), (learnt.workdir / "metrics.jsonl").read_bytes()
-  learner = learning.Learner(model[0], Trainer(model[0], learnt.workdir, squares), model[1])
+  learner = learner_of(model, Trainer(model.context, learnt.workdir, squares))
   with pytest.raises(errors.InputError, match=words):
     learner.rule(rule_spec.checked(rule_spec.Rule(BAD[words])))
   assert before == (files(learnt.workdir), (learnt.workdir / "metrics.jsonl").read_bytes())
 
 
 def test_realism_that_is_learnt_needs_no_images(model, learnt):
-  learning.Learner(model[0], Trainer(model[0], learnt.workdir, unread), model[1]).realism()
+  learner_of(model, Trainer(model.context, learnt.workdir, unread)).realism()
 
 
 CHAINS = 4000
@@ -212,40 +203,42 @@ CHAINS = 4000
 @pytest.fixture(scope="module")
 def chain_step(model):
   """One energy step on fixed draws: `chain_step(**settings) -> (before, after, draws, slope of the energy)`."""
-  phase, keys = model[0].energy(None), jax.random.split(jax.random.key(0), 6)
+  phase = energy_phase.phase(model.context, model.config.energy, draws.labels(model.context), None)
+  keys, bound = jax.random.split(jax.random.key(0), 6), phase.run_steps.step.keywords
   one_hot = lambda key: jax.nn.one_hot(jax.random.randint(key, (CHAINS,), 0, 4), 4)
   normal = lambda key: jax.random.normal(key, (CHAINS, 8))
-  draws = game_phase.Draws(normal(keys[0]), normal(keys[1]), one_hot(keys[2]), one_hot(keys[3]))
+  drawn = CriticBatch(normal(keys[0]), normal(keys[1]), one_hot(keys[2]), one_hot(keys[3]))
   before = phase.init(keys[4]).replace(chains=normal(keys[5]), conditions=one_hot(keys[5]))
-  frozen = jax.tree.map(lambda leaf: leaf[0], model[1])
+  frozen = jax.tree.map(lambda leaf: leaf[0], model.frozen)
 
   @jax.jit
-  def step(state, frozen, settings):
-    keywords = phase.advance.step.keywords | {"draw": lambda *_: draws} | settings
-    return game_phase.energy_step(state, frozen, {}, jax.random.key(1), **keywords)
+  def step(state, frozen, chain):
+    keywords = bound | {"draw": lambda *_: drawn, "chain": ChainSettings(**chain)}
+    return energy_phase.energy_step(state, frozen, {}, jax.random.key(1), **keywords)
 
   @jax.jit
   def slope(z, conditions):
-    logit = lambda z: phase.advance.step.keywords["critic"].apply(before.critic.variables, z, conditions)
+    logit = lambda z: bound["critic"].network.apply(before.critic.variables, z, conditions)
     return jax.grad(lambda z: jax.nn.softplus(-logit(z)).sum())(z)
 
   def run(**settings):
     kept = tree_bytes((before, frozen))
-    after, metrics = step(before, frozen, {"step_size": 0.1, "noise": 0.0, "restart": 0.0, "encoded": 0.0} | settings)
+    chain = {"step_size": 0.1, "noise": 0.0, "restart": 0.0, "encoded": 0.0} | settings
+    after, metrics = step(before, frozen, chain)
     assert tree_bytes((before, frozen)) == kept
     assert all(np.isfinite(value) for value in metrics.values())
-    return before, after, draws, slope
+    return before, after, drawn, slope
 
   return run
 
 
 @pytest.mark.parametrize(("restart", "encoded"), [(0.0, 1.0), (1.0, 0.0), (1.0, 1.0)])
 def test_chains_go_one_step_down_from_where_they_are_or_start(chain_step, restart, encoded):
-  before, after, draws, slope = chain_step(restart=restart, encoded=encoded)
+  before, after, drawn, slope = chain_step(restart=restart, encoded=encoded)
   start, goal = {
     (0.0, 1.0): (before.chains, before.conditions),
-    (1.0, 0.0): (draws.prior, draws.own),
-    (1.0, 1.0): (draws.encoded, draws.other),
+    (1.0, 0.0): (drawn.prior, drawn.labels),
+    (1.0, 1.0): (drawn.encoded, drawn.other_labels),
   }[restart, encoded]
   np.testing.assert_array_equal(after.conditions, goal)
   np.testing.assert_allclose(after.chains, start - 0.1 * slope(start, goal), rtol=1e-5, atol=1e-6)
@@ -257,14 +250,14 @@ def test_chains_go_one_step_down_from_where_they_are_or_start(chain_step, restar
 
 
 def test_a_share_of_the_chains_starts_again(chain_step):
-  before, after, draws, _ = chain_step(step_size=0.0, restart=0.5, encoded=0.25)
+  before, after, drawn, _ = chain_step(step_size=0.0, restart=0.5, encoded=0.25)
   came = lambda start: np.asarray((after.chains == start).all(axis=1))
-  of_prior, of_data = came(draws.prior), came(draws.encoded)
+  of_prior, of_data = came(drawn.prior), came(drawn.encoded)
   np.testing.assert_array_equal(of_prior.astype(int) + of_data + came(before.chains), 1)
   assert of_prior.mean() == pytest.approx(0.375, abs=0.04)  # five standard deviations
   assert of_data.mean() == pytest.approx(0.125, abs=0.03)
-  np.testing.assert_array_equal(after.conditions[of_prior], draws.own[of_prior])
-  np.testing.assert_array_equal(after.conditions[of_data], draws.other[of_data])
+  np.testing.assert_array_equal(after.conditions[of_prior], drawn.labels[of_prior])
+  np.testing.assert_array_equal(after.conditions[of_data], drawn.other_labels[of_data])
 
 
 def test_chains_are_noisy(chain_step):

@@ -71,8 +71,9 @@ def test_rules_are_parsed_from_a_line():
   assert rule_spec.parse("rule:lcgen.rules.slant:below=-2.5") == Rule(rules.slant, "below", -2.5, "lcgen.rules.slant")
   assert rule_spec.parse("rule:lcgen.rules.red") == Rule(rules.red, path="lcgen.rules.red")
   assert rule_spec.parse("rule:tests.constraints.test_rule_spec.bright").function.__name__ == "bright"
-  assert Rule(rules.ink, "top", 0.3).name == "lcgen.rules.ink:top=0.3"
-  assert Rule(rules.red).name == "lcgen.rules.red"
+  assert rule_spec.parse("rule:lcgen.rules.ink:top=0.3").name == "lcgen.rules.ink:top=0.3"
+  assert Rule(rules.ink, "top", 0.3).name == "lcgen.constraints.rules.ink:top=0.3"
+  assert Rule(rules.red).name == "lcgen.constraints.rules.red"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +256,7 @@ def test_what_has_no_source_has_a_digest_and_a_name():
 
 def test_the_digest_is_the_same_in_every_process():
   rule, settings = "rule:lcgen.rules.ink:top=0.3", {"steps": 3, "kinds": ("a", "b")}
-  code = f"from lcgen import exemplars; print(exemplars.parse({rule!r}).digest({settings!r}))"
+  code = f"from lcgen.constraints import rule_spec; print(rule_spec.parse({rule!r}).digest({settings!r}))"
   environment = os.environ | {"PYTHONHASHSEED": "1"}
   process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
   assert process.stdout.strip() == rule_spec.parse(rule).digest(settings), process.stderr

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,8 @@ from flax import struct
 from scipy import optimize as scipy_optimize
 
 from lcgen.constraints import algebra, samplers
+from lcgen.constraints.settings import Actor, EditSettings, Langevin, Optimize, Refine, SampleSettings
+from lcgen.generator import base
 
 KEY = jax.random.key(0)
 CENTRE = np.array([1.0, -2.0, 0.5])
@@ -53,27 +56,27 @@ def test_distance_is_the_root_mean_square_over_latents():
 
 
 def test_the_actor_proposes_once():
-  moved = samplers.actor(None, bowl(1, 1, 1), LATENTS)
+  moved = samplers.actor(None, bowl(1, 1, 1), LATENTS, Actor())
   np.testing.assert_allclose(moved.latents, (LATENTS + CENTRE) / 2, rtol=1e-6)
 
 
 def test_optimize_is_adam_down_the_energy():
   curvature = np.array([1.0, 4.0, 0.3])
   expected = adam(lambda z: curvature * (z - CENTRE), LATENTS.astype(np.float64), 7, 0.2)
-  moved = samplers.optimize(None, bowl(*curvature), LATENTS, steps=7, learning_rate=0.2)
+  moved = samplers.optimize(None, bowl(*curvature), LATENTS, Optimize(7, 0.2))
   np.testing.assert_allclose(moved.latents, expected, rtol=1e-4, atol=1e-5)
-  far = samplers.optimize(KEY, bowl(*curvature), LATENTS, steps=600, learning_rate=0.05)
+  far = samplers.optimize(KEY, bowl(*curvature), LATENTS, Optimize(600, 0.05))
   np.testing.assert_allclose(far.latents, np.tile(CENTRE, (6, 1)), atol=1e-3)
 
 
-langevin = jax.jit(samplers.langevin, static_argnames="steps")
+langevin = jax.jit(samplers.langevin, static_argnames="settings")
 
 
 def test_langevin_without_noise_is_gradient_descent():
   curvature, z = np.array([1.0, 4.0, 0.3]), LATENTS.astype(np.float64)
   for steps in (1, 2, 3):
     z = z - 0.15 * curvature * (z - CENTRE)
-    moved = langevin(KEY, bowl(*curvature), LATENTS, steps=steps, step_size=0.15, noise=0.0)
+    moved = langevin(KEY, bowl(*curvature), LATENTS, settings=Langevin(steps, 0.15, 0.0))
     np.testing.assert_allclose(moved.latents, z, rtol=1e-5, atol=1e-6)
 
 
@@ -82,7 +85,7 @@ def test_langevins_noise_falls_from_step_to_step(steps):
   step, noise, curvature = 0.05, 0.2, np.array([0.0, 1.0, 9.0])
   start = jnp.zeros((20_000, 3))
   constraint = bowl(*curvature, centre=np.zeros(3))
-  moved = np.asarray(langevin(KEY, constraint, start, steps=steps, step_size=step, noise=noise).latents, np.float64)
+  moved = np.asarray(langevin(KEY, constraint, start, settings=Langevin(steps, step, noise)).latents, np.float64)
   variance = np.zeros(3)
   for scale in np.linspace(noise, 0, steps):
     variance = (1 - step * curvature) ** 2 * variance + scale**2
@@ -91,7 +94,7 @@ def test_langevins_noise_falls_from_step_to_step(steps):
 
 
 def test_langevins_only_step_has_no_noise():
-  moved = langevin(KEY, bowl(0, 0, 0), LATENTS, steps=1, step_size=0.1, noise=0.2)
+  moved = langevin(KEY, bowl(0, 0, 0), LATENTS, settings=Langevin(1, 0.1, 0.2))
   np.testing.assert_array_equal(moved.latents, LATENTS)
 
 
@@ -115,14 +118,15 @@ class Watched(algebra.Constraint):
     return -latents
 
 
-refine = jax.jit(functools.partial(samplers.refine, KEY, steps=2))
+prior = functools.partial(base.prior, latent_dim=3)
+refine = jax.jit(functools.partial(samplers.refine, KEY, prior=prior), static_argnames="settings")
 
 
 def refined(bound, rounds, step_size=0.0, noise=0.0):
   """What is kept of 400 latents, their first draws, and all attempts, `[rounds, 400, 3]`."""
   SEEN.clear()
-  latents = jax.random.normal(jax.random.key(7), (400, 3))
-  kept = refine(Watched(bound), latents, rounds=rounds, step_size=step_size, noise=noise)
+  latents = prior(jax.random.key(7), 400)
+  kept = refine(Watched(bound), latents, settings=Refine(2, step_size, noise, rounds))
   jax.effects_barrier()
   return jax.tree.map(np.asarray, kept), np.asarray(latents), np.stack(SEEN)
 
@@ -171,14 +175,15 @@ def test_refine_takes_langevin_steps_from_the_proposals():
   np.testing.assert_allclose(noise.var(), 0.3**2, rtol=5 * np.sqrt(2 / noise.size))  # of the first of the two steps
 
 
-STEPS = {"steps": 3, "step_size": 0.1, "noise": 0.1}
-SETTINGS = {"optimize": {"steps": 3, "learning_rate": 0.1}, "langevin": STEPS, "refine": STEPS | {"rounds": 1}}
+SETTINGS = SampleSettings(
+  optimize=Optimize(3, 0.1), langevin=Langevin(3, 0.1, 0.1), refine=Refine(3, 0.1, 0.1, rounds=1)
+)
 
 
-@pytest.mark.parametrize("name", samplers.METHODS)
+@pytest.mark.parametrize("name", samplers.names())
 def test_methods_are_called_alike_and_compile(name):
   constraint = bowl(1, 1, 1) & 2.0 * bowl(1, 2, 3)
-  way = jax.jit(functools.partial(samplers.METHODS[name], **SETTINGS.get(name, {})))
+  way = jax.jit(samplers.bind(SETTINGS, prior)[name])
   moved, again, other = (way(jax.random.key(seed), constraint, LATENTS) for seed in (0, 0, 1))
   np.testing.assert_array_equal(moved.latents, again.latents)
   assert np.all(moved.latents == other.latents) == (name in ("actor", "optimize"))
@@ -187,11 +192,12 @@ def test_methods_are_called_alike_and_compile(name):
 
 
 SCALE = np.float32([0.5, 1.0, 2.0])
-edit = jax.jit(samplers.edit, static_argnames=("steps", "learning_rate"))
+edit = jax.jit(samplers.edit, static_argnames="settings")
+ADAM = EditSettings(steps=800, learning_rate=0.03)
 
 
 def edited(weight):
-  return edit(bowl(1, 1, 1), LATENTS, SCALE, steps=800, learning_rate=0.03, distance_weight=weight)
+  return edit(bowl(1, 1, 1), LATENTS, SCALE, settings=ADAM, distance_weight=weight)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -206,6 +212,11 @@ def test_edit_finds_the_least_energy_plus_distance(weight):
     terms = LATENTS[row, column], CENTRE[column], SCALE[column]
     least = scipy_optimize.minimize_scalar(objective, args=terms).x
     np.testing.assert_allclose(moved[row, column], least, atol=2e-3)
+
+
+def test_the_weight_of_edits_is_by_default_that_of_the_settings():
+  by_settings = edit(bowl(1, 1, 1), LATENTS, SCALE, settings=dataclasses.replace(ADAM, distance_weight=0.3))
+  np.testing.assert_allclose(by_settings.latents, edited(0.3).latents, rtol=1e-5, atol=1e-6)
 
 
 def test_edit_stays_closer_the_more_distance_costs():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lcgen import config
 from lcgen.data import own_images
-from lcgen.runtime import errors
+from lcgen.runtime import errors, fields
 from tests.support.helpers import load_config
 
 INPUTS = 200  # of each kind
@@ -90,7 +90,7 @@ VALUES = (
 def test_values_of_a_config(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   draw, words = random.Random(0), []
-  keys = sorted(config.flat(load_config("mnist5k")))
+  keys = sorted(key.name for key in fields.keys(config.config_class()))
   for _ in range(10 * INPUTS):
     values = load_config("mnist5k")
     for key in draw.sample(keys, draw.choice((1, 1, 2))):
@@ -100,7 +100,7 @@ def test_values_of_a_config(tmp_path, monkeypatch):
         section = section[part]
       section[last] = draw.choice(VALUES)
     try:
-      config.checked(values)
+      config.parse(values)
     except errors.InputError as error:
       words.append(str(error))
   assert len(words) > INPUTS

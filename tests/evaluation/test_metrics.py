@@ -9,6 +9,7 @@ import scipy.linalg
 import scipy.spatial
 
 from lcgen.evaluation import metrics
+from lcgen.runtime import errors
 
 OPTIMIZED = True  # long sums are as exact as users have them
 DIMENSIONS = 64
@@ -235,3 +236,38 @@ def test_moments_of_several_seeds_at_once():
   merged = jax.jit(jax.vmap(metrics.Moments.merge))(*halves)
   each = [moments_float64(features[seed][mask[seed]]) for seed in range(3)]
   assert_same(merged, jax.tree.map(lambda *values: np.stack(values), *each), atol=1e-3)
+
+
+def test_masked_rows_are_not_counted():
+  logits = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+  labels, mask = jnp.array([0, 1, 1]), jnp.array([True, True, False])
+  assert metrics.count_correct(logits, labels, mask) == 1
+  unmasked = metrics.soft_scores(logits[:2], labels[:2], jnp.eye(2), mask[:2])
+  masked = metrics.soft_scores(logits, labels, jax.nn.one_hot(labels, 2), mask)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), masked, unmasked)
+
+
+def test_within_class_spread():
+  rng = np.random.default_rng(0)
+  features, labels = rng.normal(size=(30, 4)), rng.integers(0, 3, 30)
+  distances = [((features[labels == k] - features[labels == k].mean(axis=0)) ** 2).sum(axis=1) for k in range(3)]
+  expected = np.sqrt(np.concatenate(distances).mean())
+  actual = metrics.within_class_spread(jnp.asarray(features), jnp.asarray(labels), 3)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5)
+  collapsed = metrics.within_class_spread(jnp.asarray(labels[:, None] * 1.0), jnp.asarray(labels), 3)
+  np.testing.assert_allclose(collapsed, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ("name", "of"),
+  [("novelty", metrics.FEATURES), ("moved", metrics.FEATURES), ("nll", metrics.LOGITS), ("gaps", metrics.LOGITS)],
+)
+def test_a_metric_takes_no_name_of_another_score(name, of):
+  def function(*sets):
+    return 0.0
+
+  function.__name__ = name
+  before = metrics.METRICS.names()
+  with pytest.raises(errors.InputError, match=f"metric '{name}': there is one of this name already"):
+    metrics.register("mine", of=of)(function)
+  assert metrics.METRICS.names() == before

@@ -1,4 +1,4 @@
-"""What samples and edits are worth: the scores, and where a run keeps them."""
+"""Scores of samples and edits, and where a run keeps them."""
 
 import json
 import re
@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from flax import struct
 
+from lcgen.classifiers import judge_phase
 from lcgen.constraints import algebra, samplers
-from lcgen.evaluation import sample_scores
-from lcgen.runtime import parallel
+from lcgen.evaluation import metrics, sample_scores
+from lcgen.runtime import registry
 from lcgen.training import loop
-from tests.constraints.test_learning import small_model
-from tests.end_to_end.test_run import METHODS
 from tests.support.helpers import squares
+from tests.support.small_model import small_model
 
+SAMPLERS = ("actor", "optimize", "langevin", "refine")
 SHARES = ("conditional_accuracy", "accepted", "precision", "recall", "coverage")
 OTHERS = ("diversity", "frechet_distance", "density", "novelty", "moved")
 SCORES = {*SHARES, *OTHERS, "conditional_accuracy_by_class", "kernel_distance", "ms_per_sample"}
@@ -44,7 +45,7 @@ def test_an_image_looks_like_a_class_from_90_percent_on(target):
 
 
 def test_every_method_has_every_score_of_every_seed(results):
-  assert list(results["samples"]) == ["prior", *METHODS]
+  assert list(results["samples"]) == ["prior", *SAMPLERS]
   for method, scores in results["samples"].items():
     assert set(scores) == SCORES | ({"classification_accuracy"} if method == "actor" else set())
     for name in (*SHARES, *OTHERS, "kernel_distance"):
@@ -122,13 +123,18 @@ def wish(step, accepts):
 
 @pytest.fixture(scope="module")
 def scorer():
-  phases, frozen = small_model()
-  mesh = parallel.make_mesh(2)
-  judge = loop.init(phases.judge(), mesh).variables
+  settings, context, frozen = small_model()
+  judge = settings.evaluate.judge
+  variables = loop.init(judge_phase.phase(context, judge), context.mesh).variables
   test, train = squares(count=40, seed=1), squares()
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(samplers, "METHODS", {"actor": samplers.actor})
-    yield sample_scores.Quality(phases, mesh, frozen, judge, test, train)
+  judged = sample_scores.Judged(judge_phase.network(context, judge), variables, test, train)
+  return sample_scores.SampleScorer(context, context.mesh, frozen, judged)
+
+
+def scored(scorer, targets, real=None):
+  """Scores of the actor's samples and of the prior's, 8 for each target."""
+  actor = lambda key, constraint, latents: samplers.actor(key, constraint, latents, None)
+  return scorer.all_samplers({"actor": actor}, targets, by_target, 8, real)
 
 
 def by_target(images, logits, target):
@@ -138,7 +144,7 @@ def by_target(images, logits, target):
 
 
 def test_scores_are_means_over_targets(scorer):
-  scores = scorer.methods([wish(0.0, True), wish(0.5, False), wish(1.0, False)], by_target)
+  scores = scored(scorer, [wish(0.0, True), wish(0.5, False), wish(1.0, False)])
   for method in ("prior", "actor"):
     np.testing.assert_allclose(scores[method]["conditional_accuracy_by_class"], [[0, 0.25, 0.5], [0.5, 0.5, 0.5]])
     np.testing.assert_allclose(scores[method]["conditional_accuracy"], [0.25, 0.5])
@@ -148,7 +154,7 @@ def test_scores_are_means_over_targets(scorer):
 
 
 def compared(scorer, real):
-  return scorer.methods([wish(0.0, True)], by_target, real)["actor"]
+  return scored(scorer, [wish(0.0, True)], real)["actor"]
 
 
 def test_a_rules_samples_are_compared_with_the_images_it_holds_for(scorer):
@@ -170,3 +176,29 @@ def test_a_rule_that_holds_for_no_test_image_has_no_score_to_compare(scorer):
 def test_more_test_images_than_are_compared(scorer, monkeypatch):
   monkeypatch.setattr(scorer, "_test_features", scorer._test_features[:, :30])
   compared(scorer, np.ones(40, bool))
+
+
+def test_a_registered_metric_of_features_is_a_score_of_every_sampler(scorer):
+  asked = []
+  with registry.temporary(metrics.METRICS):
+
+    @metrics.register("largest feature", digits=3)
+    def largest(sets):
+      asked.append(sets)
+      return sets.samples.max() / sets.real.max()
+
+    found = scored(scorer, [wish(0.0, True), wish(0.5, False)])
+    assert metrics.about()["largest"] == {
+      "title": "largest feature", "scale": 1.0, "digits": 3, "of": "features", "shown": True
+    }  # fmt: skip
+  assert list(found) == ["prior", "actor"]
+  for place, (name, scores) in enumerate(found.items()):
+    own = asked[2 * place : 2 * place + 2]  # one set of features a seed
+    assert scores["largest"] == [float(sets.samples.max() / sets.real.max()) for sets in own], name
+    assert set(scores) == SCORES | {"largest"}
+  for sets in asked:
+    assert sets.samples.shape[0] == len(sets.targets) == 2 * 8
+    assert (sets.classes, len(sets.real), len(sets.test), len(sets.train)) == (2, 40, 40, 80)
+    np.testing.assert_array_equal(sets.targets, np.repeat([0, 1], 8))
+  assert "largest" not in metrics.METRICS
+  assert "largest" not in compared(scorer, None)

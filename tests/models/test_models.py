@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from lcgen import config
+from lcgen.api import build
 from lcgen.data import sources
 from lcgen.models import actor_critic, vae
 from lcgen.studies import inspection
-from lcgen.training.context import Phases
-from tests.support.helpers import load_config
+from tests.support.helpers import DIGITS, load_config
 
-DIGITS = sources.Facts("digits", (28, 28, 1), tuple("0123456789"), 100, 10, 10)
 PICTURES = sources.Facts("pictures", (32, 32, 3), tuple("0123456789"), 100, 10, 10)
 GAME = {"actor": 23_101_440, "critic": 18_907_137}
 
@@ -23,10 +22,9 @@ GAME = {"actor": 23_101_440, "critic": 18_907_137}
   ],
 )
 def test_paper_sizes(name, facts, expected):
-  phases = Phases(config.checked(load_config(name, "paper")), facts)
-  counts = {
-    key: inspection.parameter_total(shapes) for key, shapes in inspection.parameter_shapes(phases.networks).items()
-  }
+  paper = config.parse(load_config(name, "paper"))
+  shapes = inspection.parameter_shapes(build.context(paper, facts), build.sections(paper))
+  counts = {key: inspection.parameter_total(own) for key, own in shapes.items()}
   assert counts | expected == counts
 
 

@@ -7,18 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcgen import config
-from lcgen.data import sources
-from lcgen.training.context import Phases
-from tests.support.helpers import frozen_vae, load_config, squares
+from lcgen.classifiers import arm_phase, judge_phase
+from lcgen.constraints import draws, energy_phase, game_phase
+from tests.support.helpers import FACTS, config_of, context_of, frozen_vae
+from tests.support.steps import batch_of
 
-FACTS = sources.Facts("squares", (8, 8, 1), ("0", "1", "2", "3"), 80, 16, 20)
 DTYPES = ("float32", "bfloat16")
 
 
-def phases_of(dtype, architecture):
+def given(dtype, architecture):
+  """A config and its context."""
   changes = {"vae__architecture": architecture, "classifier__architecture": architecture}
-  return Phases(config.checked(load_config("mnist5k", "smoke", train__dtype=dtype, **changes)), FACTS)
+  config = config_of("smoke", train__dtype=dtype, **changes)
+  return config, context_of(config, FACTS)
 
 
 def types(tree):
@@ -27,14 +28,15 @@ def types(tree):
 
 def updated(dtype, architecture, name):
   """The state after one step, and its metrics."""
-  phases = phases_of(dtype, architecture)
-  variables = phases.vae().init(jax.random.key(0)).variables
-  phase = getattr(phases, name)(*([] if name == "vae" else [frozen_vae(variables)]))
-  data = squares()
-  batch = phases.prepare(
-    {"image": jnp.asarray(data.images[: phase.rows]), "label": jnp.asarray(data.labels[: phase.rows])}
-  )
-  return jax.jit(phase.advance.step)(phase.init(jax.random.key(0)), phase.frozen, batch, jax.random.key(1))
+  config, context = given(dtype, architecture)
+  source, frozen = draws.labels(context), frozen_vae(context.generator.init(jax.random.key(0)))
+  phase = {
+    "vae": lambda: context.generator.phase(context),
+    "actor_critic": lambda: game_phase.phase(context, config.actor_critic, source, frozen),
+    "energy": lambda: energy_phase.phase(context, config.energy, source, frozen),
+  }[name]()
+  batch = batch_of(context, phase.batch_size)
+  return jax.jit(phase.run_steps.step)(phase.init(jax.random.key(0)), phase.frozen, batch, jax.random.key(1))
 
 
 @pytest.mark.parametrize(
@@ -51,18 +53,21 @@ def test_states_and_losses_stay_float32(architecture, name):
 
 @pytest.mark.parametrize("architecture", ["dense", "conv"])
 def test_networks_return_float32(architecture):
-  networks = phases_of("bfloat16", architecture).networks
-  example = networks.example
+  config, context = given("bfloat16", architecture)
+  condition = jnp.zeros((1, context.classes))
+  judge = judge_phase.network(context, config.evaluate.judge)
   for model, inputs in (
-    (networks.vae, (example["image"], jax.random.key(0))),
-    (networks.actor, (example["latent"], example["condition"])),
-    (networks.critic, (example["latent"], example["condition"])),
-    (networks.classifier, (example["image"],)),
-    (networks.judge, (example["image"],)),
+    (context.generator.model, (context.image, jax.random.key(0))),
+    (game_phase.actor(context, config.actor_critic), (context.latent, condition)),
+    (game_phase.critic(context, config.actor_critic), (context.latent, condition)),
+    (energy_phase.critic(context, config.energy), (context.latent, condition)),
+    (arm_phase.network(context, config.classifier), (context.image,)),
+    (judge, (context.image,)),
   ):
+    assert model is judge or model.dtype == jnp.bfloat16
     outputs, variables = model.init_with_output(jax.random.key(1), *inputs)
     assert types((outputs, variables)) == {np.dtype("float32")}
-  assert not hasattr(networks.judge, "dtype")  # who scores computes in float32 always
+  assert not hasattr(judge, "dtype")  # the judge computes in float32 always
 
 
 @pytest.mark.slow
@@ -78,7 +83,7 @@ def test_a_run_in_bfloat16_is_worth_what_one_in_float32_is(run, tmp_path):
     found[dtype] = {
       "accuracy": np.mean(results["arms"]["latent_constraints"]["test"]["accuracy"]),
       "conditional accuracy": np.mean(results["samples"]["actor"]["conditional_accuracy"]),
-      "loss": np.mean([record for record in records if record["phase"] == "vae"][-1]["validation_loss"]),
+      "loss": np.mean([record for record in records if record["phase"] == "vae"][-1]["terms"]["validation_loss"]),
     }
   exact, rounded = (found[dtype] for dtype in DTYPES)
   assert rounded["accuracy"] > exact["accuracy"] - 0.01

@@ -1,7 +1,6 @@
 import base64
 import io
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -10,37 +9,12 @@ from PIL import Image
 
 from lcgen.reporting import html
 from tests.support import browser
+from tests.support.html_elements import Elements
 
 driver = browser.driver
 
 HOSTILE = """</title></style><script>alert("1")</script>' onload='x' & `<b>` <!-- ` " https://example.org/a.png"""
 SHOWN = HOSTILE.replace("`<b>`", "<b>")
-
-
-class Elements(HTMLParser):
-  """All elements of a document as (tag, attributes), and its text; fails where tags are not balanced."""
-
-  def __init__(self, document):
-    super().__init__()
-    self.found, self.text, self._open = [], "", []
-    self.feed(document)
-    self.close()
-    assert self._open == []
-
-  def handle_starttag(self, tag, attrs):
-    self.found.append((tag, dict(attrs)))
-    assert len(dict(attrs)) == len(attrs)
-    if tag not in ("meta", "link", "img"):
-      self._open.append(tag)
-
-  def handle_endtag(self, tag):
-    assert self._open.pop() == tag
-
-  def handle_data(self, data):
-    self.text += data.replace("\u200b", "")
-
-  def all(self, tag):
-    return [attributes for name, attributes in self.found if name == tag]
 
 
 def encoded(kind="png"):
@@ -93,7 +67,7 @@ def representative():
     ["clean", *(str(severity) for severity in (1, 2, 3, 4, 5) * 3), "mean"],
     np.linspace(20, 99, 15 * 17).reshape(15, 17),
     "Accuracy of the classifiers on corrupted test images, by corruption and severity",
-    unit="%",
+    html.Scale("%"),
     row_groups=[("noise", 3), ("blur", 4), ("weather", 4), ("digital", 4)],
     column_groups=[("", 1), ("plain", 5), ("with actor samples", 5), ("with refined samples", 5), ("", 1)],
     note="The benchmark's corruptions; severity 5 is the strongest.",
@@ -154,7 +128,7 @@ def every_block(text):
     html.facts([(text, text)]),
     html.table([text, text], [[text, text]], text, note=text, highlight={(0, 1)}),
     html.heat_map(
-      [text], [text], [[1.0]], text, unit=text, note=text, row_groups=[(text, 1)], column_groups=[(text, 1)]
+      [text], [text], [[1.0]], text, html.Scale(text), note=text, row_groups=[(text, 1)], column_groups=[(text, 1)]
     ),
     html.figure(encoded(), text, text),
   ]
@@ -265,7 +239,7 @@ def test_highlighted_cells():
 def coloured(values, **options):
   """Of every cell of a heat map its text and its colours: of the ground and of the text, light and dark."""
   names = [[str(i) for i in range(length)] for length in np.shape(values)]
-  cells = re.findall(r"<td([^>]*)>([^<]+)</td>", html.heat_map(*names, values, "caption", **options))
+  cells = re.findall(r"<td([^>]*)>([^<]+)</td>", html.heat_map(*names, values, "caption", html.Scale(**options)))
   return [(text, re.findall(r"#\w+", style)) for style, text in cells]
 
 

@@ -1,19 +1,21 @@
 import csv
+import dataclasses
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from etils import epath
 
+from configs import mnist5k
 from lcgen import config
-from lcgen.reporting import figures, report, statistics, tables
-from lcgen.runtime import errors
-from lcgen.studies import learning_curve
-from tests.reporting.test_html import Elements
-from tests.reporting.test_tables import SETS, drawn, results
+from lcgen.reporting import figures, findings, report, statistics, tables
+from lcgen.runtime import errors, fields
+from lcgen.runtime import results as stored
 from tests.support import browser
-from tests.support.helpers import load_config
+from tests.support.html_elements import Elements
+from tests.support.results import SETS, drawn, results, scored, study
 
 driver = browser.driver
 
@@ -31,22 +33,23 @@ FIGURES = (
 )
 
 
-def everything(arms=ARMS, sets=SETS, seeds=2):
+def everything(arms=ARMS, sets=SETS, seeds=2, samplers=METHODS):
   """All that `results.json` holds."""
-  found, pair = results(drawn(arms, sets, seeds)), [0.25, 0.5][:seeds]
+  pair = [0.25, 0.5][:seeds]
   scores = ("conditional_accuracy", "diversity", "frechet_distance", "precision", "recall", "density", "coverage")
   sampled = {name: pair for name in (*scores, "novelty", "moved", "classification_accuracy")} | {"ms_per_sample": 0.1}
   times = {"compile_s": 1.5, "train_s": 22.5, "steps": 90, "ms_per_step": 250.0}
-  return found | {
-    "data": found["data"] | {"shape": [4, 4, 1], "class_names": CLASSES},
-    "about": {
+  return results(
+    drawn(arms, sets, seeds),
+    data={"shape": [4, 4, 1], "class_names": CLASSES},
+    about={
       "device": "1 x H200, 16 CPU cores",
       "versions": {"python": "3.11.7", "jax": "0.10.2"},
       "data": {"train": "f714d305a7b3a7ba" + "0" * 48, "test": "0f5536c586011dfa" + "1" * 48},
       "ranges": "stored 0 to 255, in the networks -2 to 2, decoded -1 to 1",
     },
-    "samples": dict.fromkeys(METHODS, sampled),
-    "edits": {
+    samples=dict.fromkeys(samplers, sampled),
+    edits={
       "distance_weight": 0.1,
       "distance_weights": [0.0, 0.1],
       "success": [pair, pair],
@@ -54,34 +57,44 @@ def everything(arms=ARMS, sets=SETS, seeds=2):
       "anew": pair,
       "actor": {"success": pair, "moved": pair},
     },
-    "judge": {"test": {"accuracy": [0.75, 0.8][:seeds]}},
-    "timing": dict.fromkeys(("vae", "classifier"), times),
-  }
+    judge={"test": {"accuracy": [0.75, 0.8][:seeds]}},
+    timing=dict.fromkeys(("vae", "classifier"), times),
+    phases=dict.fromkeys(arms, "classifier-0a1b2c3d"),
+  )
 
 
-def write(workdir, found):
+PHASES = {  # name: (kind, terms of one network); those of studies have the same kinds
+  "learning_curve/0.1/classifier-99999999": ("classifier", ["loss"]),
+  "vae": ("vae", ["loss", "validation_loss", "reconstruction", "kl"]),
+  "learning_curve/0.1/energy": ("energy", ["critic_loss"]),
+  "actor_critic": ("actor_critic", ["actor_loss", "critic_loss"]),
+  "energy": ("energy", ["critic_loss"]),
+  "judge": ("judge", ["loss", "accuracy"]),
+  "classifier-0a1b2c3d": ("classifier", ["loss", "accuracy", "validation_accuracy"]),
+}
+
+
+def records(found, phases=PHASES):
+  """Two records of each phase, as `metrics.jsonl` holds them."""
+  rng, made = np.random.default_rng(0), []
+  values = lambda names: {name: rng.uniform(size=len(found.seeds)).tolist() for name in names}
+  for phase, (kind, names) in phases.items():
+    for epoch in (1.0, 2.0):
+      terms = {arm: values(names) for arm in found.arms} if kind == "classifier" else values(names)
+      made.append({"phase": phase, "kind": kind, "step": 5 * int(epoch), "epoch": epoch, "terms": terms})
+  return made
+
+
+def write(workdir, found, phases=PHASES):
   """A finished run's files, as small as they can be."""
   workdir.mkdir()
-  (workdir / "config.json").write_text(
-    json.dumps(config.checked(load_config("mnist5k", "smoke", sample__labels="<b>")))
-  )
-  (workdir / "results.json").write_text(json.dumps(found))
-  seeds, rng = len(found["seeds"]), np.random.default_rng(0)
+  values = mnist5k.get_config("smoke").to_dict() | {"data": {"name": "mnist5k", "dir": "<b>"}}
+  (workdir / "config.json").write_text(json.dumps(config.to_dict(config.parse(values))))
+  stored.write(epath.Path(workdir) / "results.json", found)
   with (workdir / "metrics.jsonl").open("w") as file:
-    terms = {
-      "vae": ["loss", "validation_loss", "reconstruction", "kl"],
-      "actor_critic": ["actor_loss", "critic_loss"],
-      "energy": ["critic_loss"],
-      "classifier-0a1b": [
-        f"{arm}/{term}" for arm in found["arms"] for term in ("loss", "accuracy", "validation_accuracy")
-      ],
-    }
-    for phase, names in terms.items():
-      for epoch in (1.0, 2.0):
-        values = {name: rng.uniform(size=seeds).tolist() for name in names}
-        file.write(json.dumps({"phase": phase, "step": 5 * epoch, "epoch": epoch} | values) + "\n")
-  count = len(CLASSES)
-  numbers = dict.fromkeys(METHODS, 2 * count) | {"originals": 20, "reconstructions": 20, "edits": count**2}
+    file.writelines(json.dumps(record) + "\n" for record in records(found, phases))
+  count, rng = len(CLASSES), np.random.default_rng(0)
+  numbers = dict.fromkeys(found.samples, 2 * count) | {"originals": 20, "reconstructions": 20, "edits": count**2}
   numbers |= {"edit_originals": count, "edit_reconstructions": count}
   images = {name: rng.integers(0, 256, (number, 4, 4, 1)).astype(np.uint8) for name, number in numbers.items()}
   np.savez_compressed(workdir / "samples.npz", **images)
@@ -89,12 +102,16 @@ def write(workdir, found):
 
 
 def write_more(workdir):
-  """What the stages `audit` and `learning_curve` leave."""
+  """What the stages `audit`, of an older version, and `learning_curve` leave."""
   table = tables.Table("The caption of the audit", ["arm", "gain"], [["`clip`", "+1.0"]], "Its note")
   (workdir / "audit.json").write_text(json.dumps({"tables": [table._asdict()]}))
-  points = [{"share": share, "labelled": labelled} | everything() for share, labelled in ((0.1, 36), (1.0, 360))]
-  found = {"tables": [table._asdict() for table in learning_curve.curve_tables(points)], "points": points}
-  (workdir / "learning_curve.json").write_text(json.dumps(found))
+  given = drawn(ARMS, SETS, 2)
+  points = [{"share": share, "labelled": labelled} | scored(given) for share, labelled in ((0.1, 36), (1.0, 360))]
+  (workdir / "learning_curve.json").write_text(json.dumps({"points": points} | study(given)))
+
+
+def read(workdir):
+  return stored.read(epath.Path(workdir) / "results.json")
 
 
 @pytest.fixture(scope="module")
@@ -127,13 +144,14 @@ def heat_map(document, caption):
 
 
 def test_report_writes_tables_figures_and_page(workdir):
-  found = json.loads((workdir / "results.json").read_text())
+  found = read(workdir)
   kinds = (tables.accuracies(found), tables.gains(found))
   text = (workdir / "table.md").read_text()
   assert all(tables.markdown(table) in text for table in kinds)
   assert "| actor | 37.5 ± 17.7 | 0.38 ± 0.18 |" in text
   assert "right on 77.5 ± 3.5 % of the test images" in text
-  assert "(distance weight 0.1) the judge gives 37.5 ± 17.7 % the requested class; they moved 0.38 ± 0.18" in text
+  assert "The judge gives 37.5 ± 17.7 % of test images that are edited to another class (distance weight 0.1)" in text
+  assert "Edits move 0.38 ± 0.18; samples drawn anew lie 0.38 ± 0.18 away." in text
   assert (workdir / "table.csv").read_text() == tables.comma_separated(found)
   with (workdir / "table.csv").open() as file:
     assert {line["n"] for line in csv.DictReader(file)} == {"2"}
@@ -166,8 +184,8 @@ def test_the_same_input_gives_the_same_bytes(workdir, tmp_path, capsys):
 
 
 def test_page_says_what_was_run(workdir, page):
-  found = json.loads((workdir / "results.json").read_text())
-  about = found["about"]
+  found = read(workdir)
+  about = found.about
   assert "Latent constraints on mnist5k: 3 arms, n = 2 seeds, 3600 training images, 7 test sets." in page.text
   assert "mnist5k, 3 classes, images 4x4x1" in page.text
   assert "3600 training, 400 validation, 1000 test" in page.text
@@ -179,26 +197,28 @@ def test_page_says_what_was_run(workdir, page):
 
 
 def test_page_holds_the_whole_config(workdir, page):
-  values = config.flat(config.read(workdir))
+  values = fields.flat(json.loads((workdir / "config.json").read_text()))
   listed = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", (workdir / "report.html").read_text().partition("Every field")[2])
   assert [name for name, _ in listed] == list(values)
   for name, value in values.items():
-    assert f"{name}{value if value != '' else '–'}" in page.text
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    assert f"{name}{text or '–'}" in page.text
 
 
 def test_page_holds_the_tables(workdir, page):
-  found = json.loads((workdir / "results.json").read_text())
+  found = read(workdir)
   for table in (tables.accuracies(found), tables.gains(found), tables.against_paper(found)):
     for text in (table.caption.replace("`", ""), table.note, *(cell for row in table.rows for cell in row)):
       assert text in page.text
-  for sentence in tables.in_short(found):
+  assert len(findings.overview(found)) == 2
+  for sentence in (*findings.overview(found), *findings.in_short(found)):
     assert sentence.replace("`", "") in page.text
   assert "vae1.522.590250.00" in page.text
 
 
 def test_heat_maps_show_mean_gains_by_corruption_and_by_severity(workdir):
   document = (workdir / "report.html").read_text()
-  arms = json.loads((workdir / "results.json").read_text())["arms"]
+  arms = read(workdir).arms
 
   def gain(arm, names):
     return f"{100 * np.mean([np.subtract(arms[arm][n]['accuracy'], arms['none'][n]['accuracy']) for n in names]):.1f}"
@@ -240,7 +260,7 @@ def test_page_has_no_chapter_of_what_is_not_there(tmp_path):
   assert "Gain over" not in document
   assert "Gain over" not in (workdir / "table.md").read_text()
   columns, rows = heat_map(document, "generated_mnist_c: Mean accuracy in % by corruption, n = 1 seeds.")
-  accuracy = json.loads((workdir / "results.json").read_text())["arms"]["clip"]["generated_mnist_c/stripe"]["accuracy"]
+  accuracy = read(workdir).arms["clip"]["generated_mnist_c/stripe"]["accuracy"]
   assert (columns, rows) == (["clip"], {"stripe": [f"{100 * accuracy[0]:.1f}"]})
   _, rows = heat_map(document, "mnist_corrupted: Mean accuracy")
   assert list(rows) == ["fog"]  # clean images are no corruption
@@ -251,6 +271,57 @@ def test_page_without_corruptions(tmp_path, capsys):
   report.build(workdir)
   assert (workdir / "table.md").read_text() in capsys.readouterr().out
   assert chapters((workdir / "report.html").read_text()) == [*CHAPTERS[:2], *MORE_CHAPTERS]
+
+
+def test_an_unknown_sampler_is_in_tables_figures_and_page(tmp_path):
+  workdir = write(tmp_path / "run", everything(samplers=("prior", "teleport")))
+  report.build(workdir, quiet=True)
+  assert "| teleport | 37.5 ± 17.7 |" in (workdir / "table.md").read_text()
+  assert (workdir / "figures" / "teleport_samples.png").exists()
+  document = (workdir / "report.html").read_text()
+  assert "The same draws, by <code>teleport</code>." in document
+  assert "by <code>langevin</code>" not in document
+
+
+def test_an_unknown_metric_is_in_tables_and_page(tmp_path):
+  found = everything()
+  form = {"scale": 1.0, "digits": 2, "shown": True}
+  found.metrics["ink"] = {"title": "share of ink", "of": "features", **form}
+  found.metrics["margin"] = {"title": "margin, nats", "of": "logits", **form}
+  found = dataclasses.replace(
+    found,
+    samples={name: own | {"ink": [0.125, float("nan")]} for name, own in found.samples.items()},
+    arms={arm: own | {"test": own["test"] | {"margin": [1.5, 2.5]}} for arm, own in found.arms.items()},
+  )
+  workdir = write(tmp_path / "run", found)
+  report.build(workdir, quiet=True)
+  for name in ("table.md", "report.html"):
+    assert "share of ink" in (workdir / name).read_text()
+    assert "test: margin, nats" in (workdir / name).read_text().replace("\u200b", "")
+  assert "2.00 ± 0.71" in (workdir / "table.md").read_text()
+
+
+def test_another_generator_has_no_figure_of_the_vae(tmp_path):
+  phases = {name: own for name, own in PHASES.items() if name != "vae"}
+  workdir = write(tmp_path / "run", everything(), phases)
+  (workdir / "figures").mkdir()
+  (workdir / "figures" / "vae_loss.png").write_bytes(b"of an earlier run")
+  report.build(workdir, quiet=True)
+  assert {path.stem for path in (workdir / "figures").iterdir()} == set(FIGURES) - {"vae_loss"}
+
+
+def test_losses_are_those_of_the_run_and_not_of_its_studies(tmp_path, monkeypatch):
+  found, kept = everything(), {}
+  monkeypatch.setattr(figures, "_save", lambda figure, path: kept.__setitem__(path.stem, figure))
+  made = records(found)
+  figures._losses(epath.Path(tmp_path), made, found)
+  assert set(kept) == {name for name in FIGURES if name.endswith("_loss") or name == "classifier_accuracy"}
+  own = [record["terms"] for record in made if record["phase"] == "classifier-0a1b2c3d"]
+  for line, arm in zip(kept["classifier_loss"].axes[0].get_lines(), found.arms, strict=True):
+    np.testing.assert_allclose(line.get_ydata(), [np.mean(terms[arm]["loss"]) for terms in own])
+  (line,) = kept["energy_loss"].axes[0].get_lines()
+  own = [record["terms"]["critic_loss"] for record in made if record["phase"] == "energy"]
+  np.testing.assert_allclose(line.get_ydata(), np.mean(own, axis=1))
 
 
 def test_other_stages_tables_are_written_and_printed(workdir, capsys):

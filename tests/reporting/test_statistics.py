@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lcgen.reporting import statistics
+from lcgen.reporting import statistics, tables
+from tests.support.statistics import fieller
 
 
 def arms(n, seed=0, gain=0.5):
@@ -178,18 +179,6 @@ def three_arms(rng, n, gain=10.0, ratio=0.4):
   return baseline + ratio * gain + 0.5 * (method - baseline - gain) + rng.normal(size=n), method, baseline
 
 
-def fieller(control, method, baseline, confidence):
-  """The usual form, with g = t^2 Var(denominator) / denominator^2."""
-  top, bottom = control - baseline, method - baseline
-  n, a, b = len(top), top.mean(), bottom.mean()
-  (v_aa, v_ab), (_, v_bb) = np.cov(top, bottom) / n
-  t = stats.t.ppf((1 + confidence) / 2, n - 1)
-  ratio, g = a / b, (t / b) ** 2 * v_bb
-  spread = v_aa - 2 * ratio * v_ab + ratio**2 * v_bb - g * (v_aa - v_ab**2 / v_bb)
-  half_width = t / abs(b) * np.sqrt(spread)
-  return (ratio - g * v_ab / v_bb + half_width * np.array([-1, 1])) / (1 - g)
-
-
 @pytest.mark.parametrize("n", [3, 5, 20])
 @pytest.mark.parametrize("gain", [10.0, -10.0])
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
@@ -258,3 +247,42 @@ def test_differences_in_words():
   assert statistics.difference_words(difference) == "+0.0 [0.0, 0.0]"
   slight = statistics.Difference(3, -0.01, 0.01, (-0.03, 0.01), (-0.02, 0.0), 0.2)
   assert statistics.difference_words(slight) == "+0.0 [0.0, 0.0]"
+
+
+@pytest.mark.parametrize("values", [[float("nan")], [0.5, float("nan")], [float("inf"), float("-inf")]])
+def test_summary_of_values_that_are_not_finite(values):
+  assert statistics.summary(values, digits=2) == "nan"
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (2, 5), (20, 4)])
+def test_unpaired_is_welchs_as_in_textbooks(sizes):
+  rng = np.random.default_rng(0)
+  ours, baseline = rng.normal(1, 3, sizes[0]), rng.normal(0, 1, sizes[1])
+  found = statistics.unpaired(ours.tolist(), baseline.tolist(), confidence=0.9)
+  a, b = ours.var(ddof=1) / len(ours), baseline.var(ddof=1) / len(baseline)
+  freedom = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(baseline) - 1))
+  mean = ours.mean() - baseline.mean()
+  half_width = stats.t.ppf(0.95, freedom) * np.sqrt(a + b)
+  np.testing.assert_allclose(found.t_interval, (mean - half_width, mean + half_width))
+  np.testing.assert_allclose(found.mean, mean)
+  np.testing.assert_allclose(found.p, 2 * stats.t.sf(abs(mean) / np.sqrt(a + b), freedom))
+  assert (found.n, found.sd, found.bootstrap_interval) == (min(sizes), None, None)
+
+
+def test_unpaired_where_there_is_too_little_to_judge_by():
+  one = statistics.unpaired([0.9], [0.7, 0.8])
+  assert (one.n, one.t_interval, one.p) == (1, None, None)
+  assert one.mean == pytest.approx(0.15)
+  same = statistics.unpaired([0.3, 0.1 + 0.2], [0.3] * 3)
+  assert (same.mean, same.t_interval, same.p) == (0.0, (0.0, 0.0), 1.0)
+  apart = statistics.unpaired([0.9] * 3, [0.8] * 3)
+  assert apart.t_interval == (apart.mean, apart.mean)
+  assert tables.compared([one, same, apart]) == ["+15.0", "+0.0 [0.0, 0.0]", "+10.0 [10.0, 10.0]"]
+  low, high = statistics.unpaired([0.9] * 3, [0.8, 0.85, 0.9]).t_interval  # a spread in one of them is enough
+  assert low < 0 < high
+
+
+def test_summary_is_mean_and_sample_deviation():
+  values = [1.0, 2.0, 4.0]
+  assert statistics.summary(values, digits=3) == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+  assert statistics.summary([0.5], digits=1) == "0.5"

@@ -7,52 +7,9 @@ import pytest
 from scipy import stats
 
 from lcgen.data import corruptions, test_sets
-from lcgen.evaluation import robustness
 from lcgen.reporting import statistics, tables
-
-ARMS = ("none", "latent_constraints", "clip", "flip_crop+latent_constraints:share=0.5", "shuffled", "augmix")
-SETS = ("test", *(f"generated_cifar10_c/contrast_{severity}" for severity in range(1, 6)), "generated_mnist_c/stripe")
-KNOWN = {one.name: one for one in test_sets.expand(list(test_sets.FAMILIES))}
-
-
-def results(by_arm, name="mnist5k"):
-  """What `results.json` says of classifiers, from `{arm: {test set: [accuracy of each seed]}}`; NLL is 1 - accuracy."""
-  first = next(iter(by_arm.values()))
-  arms, summaries = {}, {}
-  for arm, accuracies in by_arm.items():
-    arms[arm] = {one: _scores(one, values) for one, values in accuracies.items()}
-    summaries[arm] = robustness.summarize({KNOWN[one]: np.array(accuracies[one]) for one in accuracies if one in KNOWN})
-    generated = [accuracies[one] for one in accuracies if one.partition("/")[0] in test_sets.GENERATED]
-    if generated:
-      arms[arm]["corrupted"] = {"accuracy": np.mean(generated, axis=0).tolist()}
-  drawn = {"ceiling": 0.855, "label_entropy": 0.4}
-  origin = lambda one: KNOWN[one].origin if one in KNOWN else "published"
-  return {
-    "seeds": list(range(len(next(iter(first.values()))))),
-    "data": {"name": name, "train": 3600, "validation": 400, "test": 1000},
-    "arms": arms,
-    "test_sets": {
-      one: {"origin": origin(one), "images": 1000} | (drawn if "ambiguous" in one else {}) for one in first
-    },
-    "robustness": summaries,
-  }
-
-
-def _scores(name, accuracy):
-  rest = {
-    score: [scale * (1 - value) for value in accuracy] for score, scale in {"nll": 1, "brier": 2, "kl": 3}.items()
-  }
-  if "ambiguous" not in name:
-    del rest["kl"]
-  return {"accuracy": list(accuracy), **rest, "ece": [0.1 * value for value in accuracy]}
-
-
-def drawn(arms=ARMS, sets=SETS, seeds=4, effect=0.02, noise=0.004):
-  """Accuracies of arms whose true gains over the first go from 0 upwards."""
-  rng = np.random.default_rng(0)
-  base = {one: rng.normal(0.7, 0.02, seeds) for one in sets}
-  by_arm = {arm: {one: base[one] + rng.normal(k * effect, noise, seeds) for one in sets} for k, arm in enumerate(arms)}
-  return {arm: {one: values.tolist() for one, values in own.items()} for arm, own in by_arm.items()}
+from lcgen.runtime.results import RuleResults
+from tests.support.results import ARMS, SETS, compared, drawn, results
 
 
 def test_scores_are_those_of_sets_and_of_families():
@@ -148,17 +105,6 @@ def cells_of(table):
   if table.header[0] != "arm":
     table = table.transposed("arm")
   return {(arm, name): cell for arm, *row in table.rows for name, cell in zip(table.header[1:], row, strict=True)}
-
-
-def compared(given):
-  """Of every arm and score of a table of gains, the accuracies of the arm and those of `none`."""
-  wanted = [score for score in tables.scores(results(given)) if score.kind in ("set", "mean")]
-  return {
-    (arm, score.name): (np.array(values), np.array(score.values["none"]))
-    for score in wanted
-    for arm, values in score.values.items()
-    if arm != "none"
-  }
 
 
 def test_gains_are_paired_differences_with_their_intervals():
@@ -265,60 +211,51 @@ def test_the_papers_table_is_corrected_as_one_family():
   assert cells == ["+2.5 [0.4, 4.6]*"] * 2
 
 
-def test_in_short_claims_no_more_than_the_intervals():
-  given = drawn(effect=0.004)
-  given["shift_rotate+latent_constraints"] = {
-    one: [2 * base - own for base, own in zip(given["none"][one], given["augmix"][one], strict=True)] for one in SETS
+def rule(samples, **more):
+  about = {
+    name: {"title": name.replace("_", " "), "scale": 1.0, "digits": 2, "of": "features", "shown": True}
+    for name in ("diversity", "novelty")
   }
-  arms = [arm for arm in given if "latent_constraints" in arm]
-  sentences = tables.in_short(results(given))
-  assert [sentence.partition(" against")[0] for sentence in sentences] == [f"`{arm}`" for arm in arms]
-  seen = set()
-  for arm, sentence in zip(arms, sentences, strict=True):
-    parts = re.findall(r"(A gain is|A loss is|No difference is) shown on (.*?[\])])\.(?= |$)", sentence)
-    told = {name: claim for claim, names in parts for name in re.findall(r"`([^`]+)` [+-]\d", names)}
-    for (one, name), (ours, baseline) in compared(given).items():
-      if one == arm:
-        low, high = stats.ttest_rel(ours, baseline).confidence_interval(0.95)
-        claim = "No difference is" if low <= 0 <= high else "A gain is" if low > 0 else "A loss is"
-        assert told.pop(name) == claim
-        seen.add(claim)
-    assert told == {}
-  assert len(seen) == 3
+  return RuleResults(name="ink", bound="above", value=0.5, seeds=[0, 1], samples=samples, metrics=about | more)
 
 
-@pytest.mark.parametrize("seeds", [1, 4])
-def test_in_short_never_says_gain_where_none_is_shown(seeds):
-  given = drawn(("none", "latent_constraints"), seeds=seeds, effect=0.0)
-  given["clip"] = {one: [value + 0.1 for value in values] for one, values in given["none"].items()}
-  sentences = tables.in_short(results(given))
-  assert len(sentences) == 1
-  assert "clip" not in sentences[0]  # there is nothing that it could do as well
-  assert not re.search(r"\b(gain|loss)\b", sentences[0])
-  assert ("One seed shows nothing" in sentences[0]) == (seeds == 1)
+def test_samplers_are_rows():
+  scores = ("conditional_accuracy", "diversity", "novelty", "moved")
+  samples = {"actor": {name: [0.25, 0.75] for name in scores} | {"ms_per_sample": 0.0614}}
+  table = tables.samples(rule(samples), "rule holds, %", "caption")
+  titles = ["method", "rule holds, %", "diversity", "novelty", "distance moved", "ms per sample"]
+  assert list(table.header) == titles
+  assert table.rows == [["actor", "50.0 ± 35.4", *["0.50 ± 0.35"] * 3, "0.061"]]
 
 
-def test_in_short_names_controls_that_are_no_worse():
-  base, steady = np.array([0.5, 0.52, 0.51]), np.array([0.019, 0.02, 0.021])
-  given = {arm: {"test": base + gain} for arm, gain in {"none": 0.0, "blur": 0.01, "clip": 0.03}.items()}
-  given["shift_rotate"] = {"test": base + 0.2}  # better, but no control
-  given["latent_constraints"] = {"test": base + steady}
-  sentence = "`latent_constraints` against `none`, in points: A gain is shown on `test` +2.0 [1.8, 2.2]"
-  assert tables.in_short(results(given)) == [f"{sentence} (no less by `clip`)."]
-  given["clip"]["test"] = base + steady
-  assert tables.in_short(results(given)) == [f"{sentence} (no less by `clip`)."]
-  given["clip"]["test"] = base + 0.01
-  assert tables.in_short(results(given)) == [f"{sentence}."]
-  del given["none"]
-  assert tables.in_short(results(given)) == []
+def test_a_sampler_and_metrics_of_ones_own_are_shown():
+  form = {"scale": 100.0, "digits": 0, "of": "features", "shown": True}
+  own = {"ink": {"title": "ink, %", **form}, "hidden": {"title": "hidden", **form, "shown": False}}
+  scores = {name: [0.25, 0.75] for name in ("conditional_accuracy", "diversity", "novelty", "moved", "ink", "hidden")}
+  samples = {"teleport": scores | {"ms_per_sample": 1.0}, "older": scores | {"ms_per_sample": 2.0}}
+  samples["older"] = {name: values for name, values in samples["older"].items() if name != "ink"}
+  table = tables.samples(rule(samples, **own), "rule holds, %", "caption")
+  assert list(table.header[4:]) == ["ink, %", "distance moved", "ms per sample"]
+  assert [row[0] for row in table.rows] == ["teleport", "older"]
+  assert [row[4] for row in table.rows] == ["50 ± 35", "–"]
 
 
-def test_methods_are_rows():
-  scores = ("conditional_accuracy", "diversity", "frechet_distance", "precision", "recall", "density", "coverage")
-  samples = {"actor": {name: [0.25, 0.75] for name in (*scores, "novelty", "moved")} | {"ms_per_sample": 0.0614}}
-  table = tables.methods(samples, "rule holds, %", "caption")
-  assert table.header[:3] == ["method", "rule holds, %", "diversity"]
-  assert table.rows == [["actor", "50.0 ± 35.4", *["0.50 ± 0.35"] * 8, "0.061"]]
+def test_a_metric_of_logits_is_a_soft_score():
+  found = results(drawn(ARMS[:2], seeds=2))
+  for scored in found.arms.values():
+    scored["test"]["margin"] = [0.25, 0.75]
+  found.metrics["margin"] = {"title": "margin, nats", "scale": 10.0, "digits": 1, "of": "logits", "shown": True}
+  (score,) = [score for score in tables.scores(found) if score.name == "test: margin, nats"]
+  assert score.kind == "soft"
+  rows = {name: cells for name, *cells in tables.accuracies(found).rows}
+  assert rows["test: margin, nats"] == ["5.0 ± 3.5"] * 2
+
+
+def test_a_score_that_is_nan_has_no_difference():
+  found = results(drawn(ARMS[:2], seeds=2))
+  found.arms["latent_constraints"]["test"]["margin"] = found.arms["none"]["test"]["margin"] = [0.5, float("nan")]
+  lines = list(csv.DictReader(io.StringIO(tables.comma_separated(found))))
+  assert {line["difference"] for line in lines if line["score"] == "margin"} == {""}
 
 
 TABLE = tables.Table("Caption", ["arm", "test"], [["none", "1.0"], ["clip", "2.0"]], "Note")
@@ -385,12 +322,12 @@ def test_latex_of_results_is_sound(count):
 def test_comma_separated_holds_every_score(arms, seeds):
   found = results(drawn(arms, (*SETS, "dirty_mnist/ambiguous"), seeds))
   lines = list(csv.DictReader(io.StringIO(tables.comma_separated(found))))
-  places = [(arm, one, score) for arm, own in found["arms"].items() for one, scores in own.items() for score in scores]
+  places = [(arm, one, score) for arm, own in found.arms.items() for one, scores in own.items() for score in scores]
   assert [(line["arm"], line["test set"], line["score"]) for line in lines] == places
   assert {("clip", "corrupted", "accuracy"), ("clip", "dirty_mnist/ambiguous", "kl")} <= set(places)
   number = lambda text: None if text == "" else float(text)
   for line, (arm, one, score) in zip(lines, places, strict=True):
-    values = found["arms"][arm][one][score]
+    values = found.arms[arm][one][score]
     assert line["n"] == str(seeds)
     assert float(line["mean"]) == pytest.approx(np.mean(values))
     assert number(line["sd"]) == (pytest.approx(np.std(values, ddof=1)) if seeds > 1 else None)
@@ -398,6 +335,6 @@ def test_comma_separated_holds_every_score(arms, seeds):
     if arm == "none" or "none" not in arms:
       assert [line[name] for name in compared] == [""] * 6
       continue
-    difference = statistics.paired(values, found["arms"]["none"][one][score])
+    difference = statistics.paired(values, found.arms["none"][one][score])
     intervals = [*(difference.t_interval or [None] * 2), *(difference.bootstrap_interval or [None] * 2)]
     assert [number(line[name]) for name in compared] == [difference.mean, *intervals, difference.p]

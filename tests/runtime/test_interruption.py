@@ -51,7 +51,7 @@ def test_other_handlers_are_put_back():
 
 STUCK = """
 import ctypes, sys
-from lcgen.interruption import Interruption
+from lcgen.runtime.interruption import Interruption
 stop = Interruption()
 with stop.handled(grace=float(sys.argv[1])), stop.deferred():
   print("ready", flush=True)

@@ -85,7 +85,7 @@ def test_any_number_of_devices_any_mesh_and_any_placement(one_device, trained):
   folder = trained(wanted)
   found = {layout: difference(one_device / "1-0-replicated.npz", folder / f"{layout}.npz") for layout in wanted}
   assert max(found.values()) < NEAR, found
-  # Repetitions on devices of their own are bit-equal to those that share one.
+  # Seeds on devices of their own are bit-equal to those that share one.
   assert difference(folder / "2-2-replicated.npz", folder / "4-4-replicated.npz") == 0
 
 
@@ -181,27 +181,19 @@ def test_a_process_that_waits_in_vain_says_for_whom(run, tmp_path):
 
 
 def test_a_mesh_that_cannot_be_is_refused():
-  with pytest.raises(errors.InputError, match=r"config.train.seed_axis=2: must divide the 3 repetitions"):
+  with pytest.raises(errors.InputError, match=r"config.train.seed_axis=2: must divide the 3 seeds"):
     parallel.make_mesh(3, seed_axis=2)
 
 
 def test_rows_are_filled_up_to_equal_parts():
-  sharding = parallel.over_data(parallel.make_mesh(1), "sharded", 0)
+  sharding = parallel.over_rows(parallel.make_mesh(1))
   rows = parallel.put_rows(np.arange(5), sharding)
   assert parallel.parts(sharding) == jax.device_count()
   np.testing.assert_array_equal(rows[:5], np.arange(5))
   assert len(rows) == -(-5 // jax.device_count()) * jax.device_count()
 
 
-def test_data_are_spread_where_they_would_take_much_of_a_device(monkeypatch):
-  mesh = parallel.make_mesh(1)
-  monkeypatch.setattr(parallel, "free_memory", lambda: 1000)
-  assert parallel.over_data(mesh, "auto", 250).spec == parallel.replicated(mesh).spec
-  assert parallel.over_data(mesh, "auto", 251).spec == parallel.over_data(mesh, "sharded", 0).spec
-  assert parallel.over_data(mesh, "replicated", 10**9).spec == parallel.replicated(mesh).spec
-
-
-def test_mesh_spreads_repetitions_first():
+def test_the_mesh_spreads_seeds_first():
   mesh = parallel.make_mesh(3)
   assert mesh.axis_names == ("seed", "data")
   assert mesh.size == jax.device_count()

@@ -1,22 +1,22 @@
-import copy
 import json
 import zlib
 
 import numpy as np
 import pytest
 
-from lcgen import config
-from lcgen.classifiers import policies
+from lcgen.api import build
+from lcgen.classifiers.arms import controls, known, parse, role
 from lcgen.data import sources, test_sets
-from lcgen.reporting import statistics, tables
+from lcgen.reporting import statistics, study_tables, tables
 from lcgen.studies import audit
-from lcgen.training.context import Phases
-from tests.reporting.test_statistics import fieller
-from tests.reporting.test_tables import results
-from tests.support.helpers import load_config
+from lcgen.studies.study import Study
+from tests.support.helpers import config_of, context_of
+from tests.support.results import scored
 
+FACTS = sources.Facts("mnist5k", (8, 8, 1), ("a", "b"), 40, 10, 10)
 PAIR = ["test", "diagnostic/normalised_twice"]
 FIRST, LAST = "the paper's conditions", "all of these changed"
+CLASSIFIER = ("activate_logits", "learning_rate", "schedule")  # conditions that are settings of the classifier
 AS_THE_RUN = {"limit": 2.0, "calibrate": True, "share": 0.125, "activate_logits": False, "learning_rate": 0.001}
 SWITCHES = [
   "but decoder range [-2, 2]",
@@ -28,9 +28,8 @@ SWITCHES = [
 ]
 
 
-def settings(phases):
-  section = phases.config["classifier"]
-  return tuple(section[name] for name in ("activate_logits", "learning_rate", "schedule"))
+def settings(classifier):
+  return tuple(getattr(classifier, name) for name in CLASSIFIER)
 
 
 def accuracy(trained_under, arm, name):
@@ -45,89 +44,57 @@ def audited(monkeypatch):
   def _audited(sets=("test",), **changes):
     asked = []
 
-    def score(self, phases, folder, arms, wanted):
-      asked.append((folder, settings(phases), arms, [one.name for one in wanted]))
+    def score(self, classifier, folder, arms, wanted):
+      asked.append((folder, settings(classifier), arms, [one.name for one in wanted]))
       names = [one.name for one in wanted]
       names += [name for name in test_sets.DIRTY if {f"{name}/{half}" for half in test_sets.HALVES} <= set(names)]
-      return results({arm: {name: accuracy(settings(phases), arm, name) for name in names} for arm in arms})
+      return scored({arm: {name: accuracy(settings(classifier), arm, name) for name in names} for arm in arms})
 
     monkeypatch.setattr(audit.Audit, "_score", score)
-    values = config.checked(load_config("mnist5k", "smoke", seeds=3, **changes))
-    phases = Phases(values, sources.Facts("mnist5k", (8, 8, 1), ("a", "b"), 40, 10, 10))
-    before, wanted = copy.deepcopy(values), test_sets.expand(test_sets.with_mistakes(sets))
-    found = audit.Audit(phases, None, None, None, wanted).run()
-    assert phases.config == before
+    known = config_of("smoke", seeds=3, **changes)
+    study = Study(context_of(known, FACTS), None, None, None, build.sections(known))
+    found = audit.Audit(study, known.audit, test_sets.expand(test_sets.with_mistakes(sets))).run()
     return found, asked
 
   return _audited
 
 
+def stored(found):
+  """The file of the audit: what it found, with the seeds and the roles."""
+  return found | {"schema": 1, "seeds": [0, 1, 2], "roles": {arm: role(arm) for arm in found["explained"]["arms"]}}
+
+
+def tables_of(found):
+  return study_tables.audit_tables(stored(found))
+
+
+def words(found):
+  """The conditions that the audit trained under, as its table has them."""
+  return [row[0] for row in tables_of(found)[-1].rows]
+
+
 def test_every_share_is_held_against_every_control(audited):
   found, asked = audited(("test", "generated_mnist_c/fog"))
-  names = ["latent_constraints", *policies.CONTROLS]
+  names = ["latent_constraints", *controls()]
   half = [f"{name}:share=0.5" for name in names]
   sets = ["test", "diagnostic/noise", "diagnostic/normalised_twice", "generated_mnist_c/fog"]
   assert asked[0] == ("classifier", (False, 0.001, "cosine"), ["none", *names, *half], sets)  # scored once
   assert list(found["explained"]["arms"]) == ["none", *names, *half]
-  gains = [table for table in found["tables"] if table["caption"].startswith("Gain over")]
+  suffixes = {"none": ""} | dict.fromkeys(names, ":share=0.5")
+  assert found["shares"] == [
+    {"share": 0.125, "arms": {name: name for name in ("none", *names)}},
+    {"share": 0.5, "arms": {name: name + suffix for name, suffix in suffixes.items()}},
+  ]
+  gains = [table for table in tables_of(found) if table.caption.startswith("Gain over")]
   for table, share, arms in zip(gains, ("0.125", "0.5"), (names, half), strict=True):
-    assert f"{share} of each batch replaced, n = 3 seeds" in table["caption"]
-    assert [row[0] for row in table["rows"]] == names
-    assert table["header"] == ["arm", *sets[:-1], "generated_mnist_c: mean of fog"]
+    assert f"{share} of each batch replaced, n = 3 seeds" in table.caption
+    assert [row[0] for row in table.rows] == names
+    assert table.header == ["arm", *sets[:-1], "generated_mnist_c: mean of fog"]
     none = accuracy((False, 0.001, "cosine"), "none", "test")
-    for row, arm in zip(table["rows"], arms, strict=True):
+    for row, arm in zip(table.rows, arms, strict=True):
       difference = statistics.paired(accuracy((False, 0.001, "cosine"), arm, "test"), none)
       assert row[1].rstrip("*") == statistics.difference_words(difference, scale=100)
   assert json.loads(json.dumps(found)) == found
-
-
-NOISE = np.array([2.0, -1.0, -2.0, 1.0]) / 1000
-BASE = np.array([0.7, 0.72, 0.69, 0.71])
-
-
-def explained(method, **controls):
-  """Tables of arms with these differences to `none` on each test set."""
-  given = {"none": dict.fromkeys(method, BASE)}
-  given |= {f"{arm}:share=0.3": {name: BASE + change for name, change in own.items()} for arm, own in controls.items()}
-  given["latent_constraints:share=0.3"] = {name: BASE + change for name, change in method.items()}
-  names = {"none": "none", "latent_constraints": "latent_constraints:share=0.3"}
-  names |= {arm: f"{arm}:share=0.3" for arm in controls}
-  return audit.explained_tables(results(given), names, 0.3)
-
-
-def test_what_controls_explain_of_a_known_gain():
-  """`clip` has half of the gain, `contrast` twice as much, `blur` none; each with noise of its own, of mean 0."""
-  method = {"test": 0.04 + NOISE}
-  noise = {"clip": NOISE[::-1], "contrast": np.roll(NOISE, 1), "blur": np.roll(NOISE, 2)}
-  part = {"clip": 0.5, "contrast": 2.0, "blur": 0.0}
-  controls = {arm: {"test": part[arm] * 0.04 + noise[arm]} for arm in part}
-  gains, shares = explained(method, **controls)
-  assert gains.caption == "Gain over `none` in points of accuracy, 0.3 of each batch replaced, n = 4 seeds."
-  assert [[arm, cell.split()[0]] for arm, cell in gains.rows] == [
-    ["latent_constraints", "+4.0"],
-    ["clip", "+2.0"],
-    ["contrast", "+8.0"],
-    ["blur", "+0.0"],
-  ]
-  assert "0.3 of each batch replaced, n = 4 seeds" in shares.caption
-  assert shares.header == ["control", "test"]
-  for (arm, cell), own in zip(shares.rows, part, strict=True):
-    low, high = fieller(BASE + controls[arm]["test"], BASE + method["test"], BASE, 0.95)
-    assert (arm, cell) == (own, f"{100 * part[arm]:.0f} [{100 * low:.0f}, {100 * high:.0f}]")
-    assert low < part[arm] < high
-
-
-def test_where_no_gain_is_shown_there_is_none_to_explain():
-  method = {"test": 0.04 + NOISE, "diagnostic/noise": 10 * NOISE, "diagnostic/normalised_twice": NOISE - 0.04}
-  half = {name: change / 2 for name, change in method.items()}
-  gains, shares = explained(method, clip=half)
-  assert gains.header == ["arm", *method]
-  assert [cell.rstrip("*").split()[0] for cell in gains.rows[0][1:]] == ["+4.0", "+0.0", "-4.0"]
-  assert shares.header == ["control", "test"]
-  assert shares.rows == [["clip", "50 [50, 50]"]]  # without noise of its own
-  del method["test"]
-  (gains,) = explained(method, clip=dict.fromkeys(method, NOISE))
-  assert gains.caption.startswith("Gain over")
 
 
 @pytest.mark.parametrize(
@@ -142,26 +109,28 @@ def test_where_no_gain_is_shown_there_is_none_to_explain():
 )
 def test_every_condition_that_differs_from_the_run_is_changed_alone(audited, changes, rows):
   found, _ = audited(**changes)
-  assert [row["condition"] for row in found["switched"]] == [FIRST, *rows, LAST]
-  table = found["tables"][-1]
-  assert [row[0] for row in table["rows"]] == [FIRST, *rows, LAST]
-  assert "n = 3 seeds" in table["caption"]
-  assert ("This VAE's decoder ends at ±1" in table["note"]) == ("vae__output_limit" in changes)
+  shorts = dict(zip(SWITCHES, audit.NAMES, strict=True)) | {"but share replaced: 0.25": "share"}
+  assert [row["changed"] for row in found["switched"]] == ["", *(shorts[row] for row in rows), "all"]
+  table = tables_of(found)[-1]
+  assert [row[0] for row in table.rows] == [FIRST, *rows, LAST]
+  assert "n = 3 seeds" in table.caption
+  assert ("This VAE's decoder ends at ±1" in table.note) == ("vae__output_limit" in changes)
 
 
 def test_a_schedule_of_ones_own_is_changed_too(audited):
   """Where rates agree and schedules do not, there is a row that changes the schedule alone."""
   found, _ = audited(audit__learning_rate=0.001)
-  assert [row["condition"] for row in found["switched"]] == [FIRST, *SWITCHES[:4], SWITCHES[5], LAST]
+  assert words(found) == [FIRST, *SWITCHES[:4], SWITCHES[5], LAST]
 
 
 def test_the_note_says_what_the_papers_conditions_are(audited):
   found, _ = audited()
-  assert found["tables"][-1]["note"].startswith(
+  note = tables_of(found)[-1].note
+  assert note.startswith(
     "The paper's conditions: decoder range [-1, 1]; pixel values fitted to the data's: False; share replaced: 0.2; "
     "LeakyReLU on the logits: True; classifier's learning rate 0.005; classifier's schedule constant. "
   )
-  assert found["tables"][-1]["note"].endswith(tables.MARKS)
+  assert note.endswith(tables.MARKS)
 
 
 def test_rows_are_of_classifiers_trained_under_their_condition(audited):
@@ -178,31 +147,32 @@ def test_rows_are_of_classifiers_trained_under_their_condition(audited):
     SWITCHES[5]: ((True, 0.005, "cosine"), 0.2, method(0.2, 1, False)),
     LAST: (ours, 0.125, method(0.125, 2, True)),
   }
-  table, needed, differences = found["tables"][-1], {}, []
-  for row, shown in zip(found["switched"], table["rows"], strict=True):
-    trained_under, share, own = conditions[row["condition"]]
+  table, needed, differences = tables_of(found)[-1], {}, []
+  for row, shown in zip(found["switched"], table.rows, strict=True):
+    trained_under, share, own = conditions[shown[0]]
     arms = {
       "none": "none",
       "latent_constraints": own,
       "clip": f"clip:share={share}",
       "duplicate": f"duplicate:share={share}",
     }
-    assert list(row) == ["condition", *arms]
+    assert list(row) == ["changed", "condition", *arms]
+    assert row["condition"].items() >= dict(zip(CLASSIFIER, trained_under, strict=True), share=share).items()
     needed.setdefault(trained_under, set()).update(arms.values())
     for place, name in enumerate(PAIR):
       none, *others = (accuracy(trained_under, text, name) for text in arms.values())
       assert [row[arm][name]["accuracy"] for arm in arms] == [none, *others]
       assert shown[1 + 4 * place] == tables.percent(none)
       differences += [statistics.paired(values, none) for values in others]
-  cells = [cell for row in table["rows"] for cell in (*row[2:5], *row[6:9])]
+  cells = [cell for row in table.rows for cell in (*row[2:5], *row[6:9])]
   assert cells == tables.compared(differences)
-  assert table["header"][:3] == ["condition", "test: none, %", "test: latent_constraints"]
-  assert [name.partition(":")[0] for name in table["header"][1:]] == [PAIR[0]] * 4 + [PAIR[1]] * 4
+  assert table.header[:3] == ["condition", "test: none, %", "test: latent_constraints"]
+  assert [name.partition(":")[0] for name in table.header[1:]] == [PAIR[0]] * 4 + [PAIR[1]] * 4
 
   trained = asked[1:]
   assert {under: set(arms) for _, under, arms, _ in trained} == needed
   assert len(trained) == len(needed) == 5
-  assert all(len(arms) == len(set(arms)) and all(map(policies.known, arms)) for _, _, arms, _ in trained)
+  assert all(len(arms) == len(set(arms)) and all(map(known, arms)) for _, _, arms, _ in trained)
   folders = {under: folder for folder, under, _, _ in trained}
   assert folders[ours] == "classifier"
   assert folders[theirs] == "audit/activate_logits-True-learning_rate-0.005-schedule-constant"
@@ -226,7 +196,8 @@ def test_a_short_decoder_range_stays_when_all_else_is_changed(audited):
 )
 def test_conditions_are_compared_on_images_normalised_once_and_twice(audited, sets, shown):
   found, asked = audited(sets)
-  header = found["tables"][-1]["header"]
+  assert found["sets"] == shown
+  header = tables_of(found)[-1].header
   assert [name.partition(":")[0] for name in header[1::4]] == shown
   families = {name.partition("/")[0] for name in shown}
   assert all({name.partition("/")[0] for name in names} == families for *_, names in asked[1:])
@@ -240,7 +211,7 @@ def test_arms_of_a_condition():
     "clip": "clip:share=0.2",
     "duplicate": "duplicate:share=0.2",
   }
-  parsed = dict(policies.parse(condition.arms["latent_constraints"]))["latent_constraints"]
+  parsed = dict(parse(condition.arms["latent_constraints"]))["latent_constraints"]
   assert parsed.items() >= {"share": 0.2, "limit": 1.0, "calibrate": False, "source": "actor", "filter": False}.items()
   assert condition.classifier == {"activate_logits": True, "learning_rate": 0.005, "schedule": "constant"}
 
@@ -250,10 +221,11 @@ def test_a_run_is_audited(run_aside):
   workdir, stdout = run_aside("audit", *(f"--config.{value}" for value in less))
   found, own = (json.loads((workdir / f"{name}.json").read_text()) for name in ("audit", "results"))
   own = own["arms"]
-  names = ["latent_constraints", *policies.CONTROLS]
+  names = ["latent_constraints", *controls()]
   assert set(found["explained"]["arms"]) == {"none", *(f"{name}:share=0.5" for name in names)}
   assert found["explained"]["arms"]["none"]["test"]["accuracy"] == own["none"]["test"]["accuracy"]
-  assert [row["condition"] for row in found["switched"]] == [FIRST, *SWITCHES[:4], LAST]
+  assert found["roles"] == {arm: role(arm) for arm in found["explained"]["arms"]}
+  assert words(found) == [FIRST, *SWITCHES[:4], LAST]
   last = found["switched"][-1]  # what the run itself was trained under
   for arm in ("none", "latent_constraints"):
     assert last[arm]["test"]["accuracy"] == own[arm]["test"]["accuracy"]

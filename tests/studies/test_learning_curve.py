@@ -3,14 +3,17 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from lcgen.reporting import figures, statistics, tables
+from lcgen.api import build
+from lcgen.constraints import learning
+from lcgen.data import sources
+from lcgen.evaluation import classifier_scores
 from lcgen.studies import learning_curve
-from tests.reporting.test_tables import drawn, results
+from lcgen.studies.study import Study
+from tests.support.helpers import config_of, context_of, frozen_vae
+from tests.support.results import scored
 
-SETS = ("test", "diagnostic/noise", "diagnostic/normalised_twice", "generated_mnist_c/stripe")
-NAMES = [*SETS[:-1], "generated_mnist_c: mean of stripe"]
+FACTS = sources.Facts("toy", (8, 8, 1), ("a", "b"), 40, 40, 40)
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 5], [400, 3, 41, 20]))
 
 
@@ -38,76 +41,68 @@ def test_labelled_rows_are_drawn_by_the_seed():
   assert len(set(chosen)) == 3
 
 
-def points(arms=("none", "latent_constraints", "clip"), seeds=4):
-  """Three points whose arms gain the more the fewer labels there are."""
-  return [
-    {"share": share, "labelled": labelled} | results(drawn(arms, SETS, seeds, effect))
-    for share, labelled, effect in ((0.01, 36, 0.02), (0.1, 360, 0.005), (1.0, 3600, 0.0))
-  ]
+@pytest.fixture
+def curve(monkeypatch):
+  """Runs a curve without training: `curve(**config values) -> (what was found, what was asked for)`."""
+
+  def _curve(**changes):
+    known, asked = config_of("smoke", **changes), []
+    context = context_of(known, FACTS)
+    labels = np.arange(FACTS.train, dtype=np.int32) % 2
+    split = sources.Split(np.zeros((FACTS.train, *FACTS.shape), np.uint8), labels)
+    data = sources.Dataset("toy", FACTS.class_names, split, split, split)
+    frozen = frozen_vae(None)
+
+    class Learner:
+      """Keeps the source of the labels."""
+
+      def __init__(self, *arguments):
+        del arguments
+
+      def labels(self, source):
+        asked.append({"source": source})
+        return learning.Pair("an actor", "an energy")
+
+    class Training:
+      """Keeps what would be trained."""
+
+      def __init__(self, context, trainer, settings, tools, folder, pool):
+        asked[-1] |= {"settings": settings, "folder": folder, "pool": pool}
+
+      def train(self, arms, frozen, accuracy):
+        asked[-1] |= {"arms": arms, "frozen": frozen}
+        return dict.fromkeys(arms)
+
+    def test(self, model, classifiers, wanted):
+      return scored({arm: {one.name: [len(asked) / 10] * 2 for one in wanted} for arm in classifiers})
+
+    monkeypatch.setattr(learning_curve.learning, "Learner", Learner)
+    monkeypatch.setattr(learning_curve.arm_training, "ArmTraining", Training)
+    monkeypatch.setattr(classifier_scores.Scorer, "test", test)
+    study = Study(context, None, data, frozen, build.sections(known))
+    return learning_curve.run(study, known.learning_curve), asked, context
+
+  return _curve
 
 
-def test_curve_tables_have_a_row_a_number_of_labels():
-  given = points()
-  found = learning_curve.curve_tables(given)
-  assert [table.caption.partition(": accuracy in %")[0] for table in found] == NAMES
-  for table, name in zip(found, SETS, strict=True):
-    assert "n = 4 seeds" in table.caption
-    assert table.note == tables.MARKS
-    assert table.header == ["labelled images", "none", "latent_constraints", "clip"]
-    assert [row[0] for row in table.rows] == ["36", "360", "3600"]
-    for row, point in zip(table.rows, given, strict=True):
-      none, *others = (point["arms"][arm][name]["accuracy"] for arm in table.header[1:])
-      assert row[1] == tables.percent(none)
-      words = [statistics.difference_words(statistics.paired(values, none), scale=100) for values in others]
-      assert [cell.rstrip("*") for cell in row[2:]] == words
-
-
-def test_curve_tables_are_corrected_one_by_one():
-  given, stars = points(), set()
-  for table, name in zip(learning_curve.curve_tables(given), SETS, strict=True):
-    accuracies = [[point["arms"][arm][name]["accuracy"] for arm in table.header[1:]] for point in given]
-    p_values = [stats.ttest_rel(values, none).pvalue for none, *others in accuracies for values in others]
-    marks = [cell.count("*") for row in table.rows for cell in row[2:]]
-    adjusted = statistics.holm(p_values)
-    assert marks == [int(p < 0.05) + int(q < 0.05) for p, q in zip(p_values, adjusted, strict=True)]
-    stars |= set(marks)
-  assert stars == {0, 1, 2}
-
-
-def test_curve_tables_of_one_seed_have_no_intervals():
-  for table in learning_curve.curve_tables(points(seeds=1)):
-    assert not any("[" in cell or "*" in cell or "±" in cell for row in table.rows for cell in row)
-
-
-def test_curve_tables_of_none_alone_hold_its_accuracies():
-  for table in learning_curve.curve_tables(points(("none",))):
-    assert table.header == ["labelled images", "none"]
-    assert {len(row) for row in table.rows} == {2}
-
-
-@pytest.mark.parametrize("seeds", [1, 4])
-def test_curves_are_drawn_with_their_spread(seeds, monkeypatch, tmp_path):
-  kept, given = [], points(seeds=seeds)
-  monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure))
-  figures.draw_learning_curve(tmp_path / "learning_curve.png", given)
-  (figure,) = kept
-  assert [panel.get_title() for panel in figure.axes] == NAMES
-  panel = figure.axes[0]
-  assert panel.get_xscale() == "log"
-  assert [label.get_text() for label in panel.get_xticklabels()] == ["36", "360", "3600"]
-  assert [text.get_text() for text in panel.get_legend().get_texts()] == ["none", "latent_constraints", "clip"]
-  for container, arm in zip(panel.containers, ("none", "latent_constraints", "clip"), strict=True):
-    accuracies = 100 * np.array([point["arms"][arm]["test"]["accuracy"] for point in given])  # [points, S]
-    curve, _, bars = container
-    np.testing.assert_array_equal(curve.get_xdata(), [36, 360, 3600])
-    np.testing.assert_allclose(curve.get_ydata(), accuracies.mean(axis=1))
-    if seeds == 1:
-      assert bars == ()
-      continue
-    ends = np.array(bars[0].get_segments())[..., 1]  # [points, 2]
-    np.testing.assert_allclose(np.diff(ends)[:, 0], 2 * accuracies.std(axis=1, ddof=1))
-  words = "one seed" if seeds == 1 else "mean ± standard deviation of 4 seeds"
-  assert figure.get_suptitle() == words
+def test_a_point_is_trained_on_its_share_of_the_labels(curve):
+  """Game, energy and arms take as many rows as there are images, all of them labelled ones."""
+  found, asked, context = curve(learning_curve__shares=(0.1, 1.0), learning_curve__arms="clip")
+  assert [(point["share"], point["labelled"]) for point in found["points"]] == [(0.1, 4), (1.0, 40)]
+  labels = np.arange(40) % 2
+  for share, one in zip((0.1, 1.0), asked, strict=True):
+    rows = [learning_curve.labelled_rows(labels, share, seed) for seed in context.seeds]
+    for own, pool in zip(rows, one["pool"], strict=True):
+      np.testing.assert_array_equal(pool, np.resize(own, 40))
+    np.testing.assert_array_equal(one["source"].pool, one["pool"])
+    assert one["source"].name == f"learning_curve/{share:g}"
+    assert one["folder"] == f"learning_curve/{share:g}/classifier"
+    assert one["arms"] == ["none", "clip"]
+    assert (one["frozen"].actor, one["frozen"].energy) == ({"params": "an actor"}, {"params": "an energy"})
+    np.testing.assert_array_equal(one["frozen"].labelled.counts.sum(axis=1), [len(own) for own in rows])
+  for place, point in enumerate(found["points"]):
+    assert set(point) == {"share", "labelled", "arms", "test_sets", "robustness"}
+    assert point["arms"]["clip"]["test"]["accuracy"] == [(place + 1) / 10] * 2
 
 
 def test_a_run_on_shares_of_the_labels(run_aside):
@@ -122,7 +117,8 @@ def test_a_run_on_shares_of_the_labels(run_aside):
     assert scores["test"]["accuracy"] == whole[arm]["test"]["accuracy"]
     np.testing.assert_allclose(scores["test"]["nll"], whole[arm]["test"]["nll"], rtol=1e-6)
   assert found["points"][0]["arms"]["none"]["test"]["nll"] != full["none"]["test"]["nll"]
-  assert len(found["tables"]) == 2
+  assert found["roles"] == {"none": "baseline", "latent_constraints": "method"}
+  assert (workdir / "learning_curve.md").read_text().count("over the number of labelled images") == 2
   assert (workdir / "learning_curve.md").read_text() in stdout
   assert (workdir / "figures" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
   assert "<h2>Fewer labels</h2>" in (workdir / "report.html").read_text()

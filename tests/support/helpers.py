@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcgen import config
+from lcgen.api import build
 from lcgen.data import sources
-from lcgen.training import train_state as states
-from lcgen.training.context import Phases
+from lcgen.generator.frozen import Frozen
 
 DIGITS = sources.Facts("digits", (28, 28, 1), tuple("0123456789"), 3600, 400, 1000)
+FACTS = sources.Facts("squares", (8, 8, 1), ("0", "1", "2", "3"), 80, 16, 20)  # of `squares`
 
 
 def load_config(name, variant="", **overrides):
@@ -26,9 +27,14 @@ def load_config(name, variant="", **overrides):
   return values.to_dict()
 
 
-def phases_of(*variant, **changes):
-  """The phases of `configs/mnist5k.py`, without the digits."""
-  return Phases(config.checked(load_config("mnist5k", *variant, **changes)), DIGITS)
+def config_of(*variant, **changes):
+  """The config of `configs/mnist5k.py`, a variant of it, with some keys changed."""
+  return config.parse(load_config("mnist5k", *variant, **changes))
+
+
+def context_of(settings, facts=DIGITS):
+  """The context of a config, without the images."""
+  return build.context(settings, facts)
 
 
 def tree_bytes(tree):
@@ -37,9 +43,9 @@ def tree_bytes(tree):
 
 
 def frozen_vae(variables, latents=8, side=8, **more):
-  """A VAE's variables with statistics that change nothing."""
+  """A generator's variables with statistics that change nothing."""
   gain, identity = jnp.ones((side, side // 2 + 1)), jnp.linspace(0, 1, 256)
-  return states.Frozen(variables, jnp.ones(latents), identity, gain, jnp.zeros(()), **more)
+  return Frozen(variables, jnp.ones(latents), identity, gain, jnp.zeros(()), **more)
 
 
 def squares(count=80, classes=4, side=8, seed=0):

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from lcgen.data import own_images
-from lcgen.runtime import parallel
+from lcgen.runtime import cluster, parallel
 
 
 def main() -> None:
   folder, coordinator, count, index = sys.argv[1:]
-  parallel.initialize(False, coordinator, int(count), int(index), timeout=60)
+  cluster.initialize(False, coordinator, int(count), int(index), timeout=60)
   decoded, convert = [], Image.Image.convert
   Image.Image.convert = lambda image, mode: decoded.append(image) or convert(image, mode)
   _, (images, _), _ = own_images.read_folder(folder, 0)

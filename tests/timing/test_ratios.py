@@ -5,9 +5,8 @@ import pytest
 
 from benchmarks import measure_layers
 from lcgen.models import layers
-from lcgen.runtime import parallel
 from lcgen.studies import benchmark
-from tests.support.helpers import phases_of
+from tests.support.benches import bench_of
 
 pytestmark = pytest.mark.timing  # nothing else may run beside these
 ROUNDS = 5
@@ -19,11 +18,10 @@ def fastest(*functions):
 
 
 def seconds(name, **changes):
-  """Of the fastest step of one repetition inside the loop."""
-  phases = phases_of(**{"benchmark__chunks": 4, "train__chunk_steps": 20} | changes)
-  mesh = parallel.make_mesh(len(phases.seeds))
-  phase, data = benchmark.prepare(phases, name, mesh)
-  return lambda: min(benchmark.loop_seconds(phases, phase, data, mesh)[0]) / len(phases.seeds)
+  """Of the fastest step of one seed inside the loop."""
+  bench = bench_of(**{"benchmark__chunks": 4, "train__chunk_steps": 20} | changes)
+  phase, data = benchmark.prepare(bench, name)
+  return lambda: min(benchmark.loop_seconds(bench, phase, data)[0]) / len(bench.context.seeds)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the products are there for a CPU")
@@ -46,17 +44,16 @@ def test_samples_of_many_steps_at_once_cost_less_than_step_by_step():
   assert many < 0.7 * single  # all at once or not makes no difference: 1
 
 
-def test_repetitions_at_once_cost_no_more_than_one_after_another():
+def test_seeds_at_once_cost_no_more_than_one_after_another():
   four, one = fastest(*(seconds("vae", seeds=seeds) for seeds in (4, 1)))
   assert four < 1.3 * one
 
 
 def test_the_loop_takes_little_of_the_time():
-  phases = phases_of(seeds=1, benchmark__chunks=6, train__chunk_steps=50)
-  mesh = parallel.make_mesh(1)
-  phase, data = benchmark.prepare(phases, "vae", mesh)
+  bench = bench_of(seeds=1, benchmark__chunks=6, train__chunk_steps=50)
+  phase, data = benchmark.prepare(bench, "vae")
   inside, bare = fastest(
-    lambda: min(benchmark.loop_seconds(phases, phase, data, mesh)[0]),
-    lambda: min(benchmark.bare_seconds(phases, phase, data, mesh)),
+    lambda: min(benchmark.loop_seconds(bench, phase, data)[0]),
+    lambda: min(benchmark.bare_seconds(bench, phase, data)),
   )
   assert inside < 1.2 * bare

@@ -10,6 +10,7 @@ import pytest
 
 from lcgen.runtime import errors
 from lcgen.training import checkpoint
+from tests.support.damage import flips, truncations
 from tests.support.helpers import tree_bytes
 
 STEPS = (1, 2)
@@ -46,17 +47,6 @@ def as_written(step):
 
 def files(folder):
   return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def truncations(content):
-  return [content[: int(share * len(content))] for share in np.linspace(0, 1, 20, endpoint=False)]
-
-
-def flips(content, random, count):
-  for _ in range(count):
-    flipped = bytearray(content)
-    flipped[random.integers(len(content))] ^= 1 << random.integers(8)
-    yield bytes(flipped)
 
 
 def test_what_was_saved_is_loaded(saved):

@@ -9,8 +9,7 @@ import optax
 import pytest
 from etils import epath
 
-from lcgen.reporting import report
-from lcgen.runtime import errors, parallel
+from lcgen.runtime import errors, files, parallel
 from lcgen.training import loop
 from lcgen.training import train_state as states
 from tests.support.helpers import tree_bytes
@@ -40,25 +39,25 @@ def setup(tmp_path):
   arrays = {"x": x, "y": x @ np.array([1.0, 2.0, 3.0], np.float32), "row": np.arange(SIZE)}
   data = jax.device_put(arrays, parallel.replicated(mesh))
   phase = loop.Phase(
-    "toy",
-    loop.OneByOne(step, lambda batch: batch),
-    init,
-    None,
-    jnp.stack([jax.random.key(s) for s in seeds]),
-    ROWS,
-    SIZE,
-    EPOCHS,
+    name="toy",
+    kind="line",
+    run_steps=loop.OneByOne(step, lambda batch: batch),
+    init=init,
+    frozen=None,
+    keys=jnp.stack([jax.random.key(s) for s in seeds]),
+    batch_size=ROWS,
+    epoch_size=SIZE,
+    epochs=EPOCHS,
   )
 
   def train(folder="a", checkpoint_steps=4, chunk_steps=3, validate=None, restores=0, **changes):
-    metrics = report.MetricsFile(epath.Path(tmp_path) / folder / "metrics.jsonl")
+    metrics = files.MetricsFile(epath.Path(tmp_path) / folder / "metrics.jsonl")
     if step_of := changes.pop("step", None):
-      changes["advance"] = loop.OneByOne(step_of, lambda batch: batch)
-    state, timing = loop.train(
-      dataclasses.replace(phase, **changes), data, validate, seeds=seeds, mesh=mesh,
-      pace=loop.Pace(chunk_steps, checkpoint_steps, restores),
-      directory=epath.Path(tmp_path) / folder / "toy", metrics=metrics,
-    )  # fmt: skip
+      changes["run_steps"] = loop.OneByOne(step_of, lambda batch: batch)
+    pace = loop.Pace(chunk_steps, checkpoint_steps, restores)
+    session = loop.Session(epath.Path(tmp_path) / folder / "toy", metrics, pace)
+    own = dataclasses.replace(phase, **changes)
+    state, timing = loop.train(own, data, validate, seeds=seeds, mesh=mesh, session=session)
     return state, timing, metrics.read()
 
   return train
@@ -92,9 +91,10 @@ def test_training_fits_and_says_so(setup):
   np.testing.assert_allclose(state.params, [[1, 2, 3]] * 2, atol=1.5)
   assert [record["step"] for record in records] == [3, 5, 8, 10, 13, 15]
   assert [record["epoch"] for record in records] == [step / 5 for step in (3, 5, 8, 10, 13, 15)]
-  assert all(len(record["loss"]) == 2 for record in records)
-  assert ["validation_norm" in record for record in records] == [False, True] * 3
-  np.testing.assert_allclose(records[-1]["validation_norm"], np.linalg.norm(state.params, axis=1), rtol=1e-6)
+  assert {(record["phase"], record["kind"]) for record in records} == {("toy", "line")}
+  assert all(len(record["terms"]["loss"]) == 2 for record in records)
+  assert ["validation_norm" in record["terms"] for record in records] == [False, True] * 3
+  np.testing.assert_allclose(records[-1]["terms"]["validation_norm"], np.linalg.norm(state.params, axis=1), rtol=1e-6)
   summary = timing.summary()
   assert summary["steps"] == 15
   assert summary["ms_per_step"] == pytest.approx(1e3 * summary["train_s"] / 15)
@@ -103,9 +103,9 @@ def test_training_fits_and_says_so(setup):
 def test_every_image_is_seen_at_most_once_an_epoch(setup):
   _, _, records = setup(chunk_steps=5)
   for epoch, record in enumerate(records):
-    for replica, seed in enumerate((3, 4)):
+    for place, seed in enumerate((3, 4)):
       expected = loop.epoch_order(seed, epoch, SIZE)[: 5 * ROWS].sum()
-      assert record["rows"][replica] * 5 == expected
+      assert record["terms"]["rows"][place] * 5 == expected
 
 
 def test_chunks_and_interruptions_change_nothing(setup):
@@ -128,7 +128,8 @@ def test_chunks_and_interruptions_change_nothing(setup):
   resumed, timing, again = setup("killed", chunk_steps=1)
   assert tree_bytes(resumed) == tree_bytes(straight)
   assert timing.steps == 15
-  without = lambda rows: [{key: value for key, value in row.items() if key != "validation_norm"} for row in rows]
+  terms = lambda row: {name: value for name, value in row["terms"].items() if name != "validation_norm"}
+  without = lambda rows: [row | {"terms": terms(row)} for row in rows]
   assert without(again) == without(records)
 
 
@@ -154,8 +155,9 @@ def test_a_loss_that_is_not_finite_is_named_and_the_checkpoint_kept(setup, tmp_p
     bad = (state.params.sum() > -1e9) & (batch["row"].sum() == loop.epoch_order(4, 2, SIZE)[:ROWS].sum())
     return state, metrics | {"loss": metrics["loss"], "part": jnp.where(bad, jnp.nan, 0.0)}
 
-  with pytest.raises(errors.NonFiniteError, match=r"toy: part is nan at step 11 of repetition 1"):
+  with pytest.raises(errors.NonFiniteError, match=r"toy: part is nan at step 11 of seed 4$") as raised:
     setup(step=breaks)
+  assert raised.value.places == (1,)
   saved = sorted(int(path.name) for path in (tmp_path / "a" / "toy").iterdir() if path.name.isdigit())
   assert saved[-1] == 8
 
@@ -165,20 +167,20 @@ def test_a_parameter_that_is_not_finite_is_not_saved(setup, tmp_path):
     state, metrics = step(state, frozen, batch, key)
     return state.replace(params=state.params * jnp.nan), {"rows": metrics["rows"]}
 
-  with pytest.raises(errors.NonFiniteError, match="toy: a parameter is no longer finite"):
+  with pytest.raises(errors.NonFiniteError, match=r"toy: a parameter is no longer finite at step 3 of seed 3$"):
     setup(step=breaks)
   assert not (tmp_path / "a" / "toy").exists()
 
 
 def breaks_once(state, frozen, batch, key):
-  """A part that is not a number in the last epoch of repetition 1, with its first key."""
+  """A part that is not a number in the last epoch of the second seed, with its first key."""
   state, metrics = step(state, frozen, batch, key)
   first = jax.random.key_data(jax.random.fold_in(jax.random.key(4), 11))
   bad = (jax.random.key_data(key) == first).all()
   return state, metrics | {"part": jnp.where(bad, jnp.nan, 0.0)}
 
 
-def test_a_repetition_that_breaks_is_begun_again_with_another_key(setup):
+def test_a_seed_that_breaks_begins_again_with_another_key(setup):
   part = lambda state, frozen, batch, key: (lambda after, metrics: (after, metrics | {"part": 0.0}))(
     *step(state, frozen, batch, key)
   )
@@ -194,7 +196,7 @@ def test_a_repetition_that_breaks_is_begun_again_with_another_key(setup):
   assert timing.restarts == [0, 1]
 
 
-def test_a_repetition_begins_again_no_more_often_than_allowed(setup, caplog):
+def test_a_seed_begins_again_no_more_often_than_allowed(setup, caplog):
   always = lambda state, frozen, batch, key: (state, {"part": jnp.where(batch["row"].sum() >= 0, jnp.nan, 0.0)})
   with pytest.raises(errors.NonFiniteError, match="part is nan at step 1"):
     setup(step=always, restores=2)
@@ -202,8 +204,8 @@ def test_a_repetition_begins_again_no_more_often_than_allowed(setup, caplog):
 
 
 def test_metrics_of_a_killed_run_are_forgotten(tmp_path):
-  metrics = report.MetricsFile(epath.Path(tmp_path) / "metrics.jsonl")
-  records = [{"phase": phase, "step": step, "loss": [0.5]} for phase in ("one", "two") for step in (2, 4, 6)]
+  metrics = files.MetricsFile(epath.Path(tmp_path) / "metrics.jsonl")
+  records = [{"phase": phase, "step": step, "terms": {"loss": [0.5]}} for phase in ("one", "two") for step in (2, 4, 6)]
   (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)) + '\n{"phase": "two", "st')
   metrics.truncate("two", 4)
   assert metrics.read() == records[:-1]

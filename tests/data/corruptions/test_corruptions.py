@@ -7,25 +7,13 @@ import scipy.stats
 
 from lcgen.data import corruptions
 from lcgen.data.corruptions import fields
+from tests.support.scenes import CIFAR10_C, KEY, MNIST_C, scenes
 
-KEY = jax.random.key(0)
-CIFAR10_C, MNIST_C = (
-  {name: jax.jit(corruption) for name, corruption in table.items()}
-  for table in (corruptions.CIFAR10_C, corruptions.MNIST_C)
-)
 ALL = [*((corruptions.CIFAR10_C, name) for name in corruptions.CIFAR10_C)]
 ALL += [*((corruptions.MNIST_C, name) for name in corruptions.MNIST_C)]
 NAMES = [f"{'cifar10_c' if table is corruptions.CIFAR10_C else 'mnist_c'}-{name}" for table, name in ALL]
 FIXED = {"defocus_blur", "zoom_blur", "brightness", "contrast", "pixelate", "jpeg_compression", "gaussian_blur"}
 FIXED |= {"saturate", "scale", "stripe", "canny_edges"}  # nothing is drawn
-
-
-def scenes(count=4, height=16, width=12, channels=3):
-  """Smooth colourful unit images that reach from 0 to 1."""
-  noise = np.random.default_rng(0).random((count, height, width, channels))
-  smooth = scipy.ndimage.gaussian_filter(noise, (0, 1.5, 1.5, 0), mode="wrap")
-  low, high = smooth.min(axis=(1, 2, 3), keepdims=True), smooth.max(axis=(1, 2, 3), keepdims=True)
-  return ((smooth - low) / (high - low)).astype(np.float32)
 
 
 def per_image(corruption):

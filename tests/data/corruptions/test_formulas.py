@@ -11,7 +11,7 @@ import pytest
 import scipy.ndimage
 
 from lcgen.data.corruptions import cifar10_c, colours, edges, elastic, fields, filters, jpeg, mnist_c, spattering
-from tests.data.corruptions.test_corruptions import CIFAR10_C, KEY, MNIST_C, scenes
+from tests.support.scenes import CIFAR10_C, KEY, MNIST_C, scenes
 
 plasma = jax.jit(fields.plasma, static_argnums=(1, 2))
 

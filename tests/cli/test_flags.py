@@ -1,0 +1,261 @@
+"""The flags of run.py: which config a stage takes, how they refuse, and their help; all of it without JAX."""
+
+import ast
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from etils import epath
+
+from lcgen import config
+from lcgen.cli import flags, preflight
+from lcgen.runtime import errors
+from tests.conftest import ROOT
+from tests.support.helpers import config_of
+from tests.support.plugins import PLUGIN
+from tests.support.runs import REQUEST
+
+INK = "--config.constraint=rule:lcgen.rules.ink"
+# Runs `run.py`, and ends with 50 where that has imported JAX.
+WITHOUT_JAX = """
+import runpy, sys
+try:
+  runpy.run_path("run.py", run_name="__main__")
+except SystemExit as ended:
+  sys.exit(50 if "jax" in sys.modules else ended.code)
+"""
+# Texts on damaged or misplaced files of data sets, which are not trained work.
+OF_DATA = ("lcgen/data/", "lcgen/cli/make_dirty_mnist.py")
+
+
+@pytest.fixture
+def ask(tmp_path):
+  """Parses flags as `run.py` does, in a process: `ask(*flags) -> (exit code, request or None, stderr)`."""
+
+  def _ask(*arguments):
+    path = os.pathsep.join((str(ROOT), str(tmp_path)))
+    command = [sys.executable, "-c", REQUEST, *map(str, arguments)]
+    done = subprocess.run(
+      command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    return done.returncode, json.loads(done.stdout) if done.returncode == 0 else None, done.stderr
+
+  return _ask
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  """A workdir of the smoke config with a learning rate of its own; only its config is there."""
+  folder = tmp_path / "run"
+  folder.mkdir()
+  known = config_of("smoke", vae__learning_rate=0.02, seeds=1)
+  (folder / "config.json").write_text(json.dumps(config.to_dict(known)))
+  return folder
+
+
+def plain(known):
+  """A config as JSON gives it back."""
+  return json.loads(json.dumps(config.to_dict(known)))
+
+
+def test_every_stage_that_uses_a_run_is_a_stage():
+  assert set(flags.USING) == {"sample", "edit", "traverse", "report", "export", "verify", "audit", "learning_curve"}
+  assert set(flags.USING) < set(flags.STAGES)
+
+
+@pytest.mark.parametrize("stage", flags.USING)
+def test_a_stage_that_uses_a_run_takes_its_config(ask, workdir, stage):
+  code, asked, stderr = ask(f"--workdir={workdir}", f"--stage={stage}", "--config.sample.count=3")
+  assert code == 0, stderr
+  expected = config.changed(config.read(epath.Path(workdir)), {"sample.count": 3})
+  assert asked == {
+    "config": plain(expected),
+    "workdir": str(workdir),
+    "stage": stage,
+    "cluster": [False, None, None, None, 300],
+    "jax": False,
+  }
+
+
+@pytest.mark.parametrize("stage", ["all", "actor_critic", "evaluate"])
+@pytest.mark.parametrize("constraint", ["rule:lcgen.rules.ink", "realism"])
+def test_a_constraint_is_learnt_with_the_config_of_the_run(ask, workdir, stage, constraint):
+  code, asked, stderr = ask(f"--workdir={workdir}", f"--stage={stage}", f"--config.constraint={constraint}")
+  assert code == 0, stderr
+  assert asked["config"] == plain(config.changed(config.read(epath.Path(workdir)), {"constraint": constraint}))
+
+
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    ("--stage=all",),
+    ("--stage=vae", INK),
+    ("--stage=all", "--config.constraint=labels"),
+    ("--stage=actor_critic",),
+    ("--stage=classifier",),
+  ],
+)
+def test_a_stage_that_trains_takes_the_config_of_the_file(ask, workdir, arguments):
+  code, asked, stderr = ask(f"--workdir={workdir}", *arguments)
+  assert code == 0, stderr
+  given = {"constraint": INK.partition("=")[2]} if INK in arguments else {}
+  assert asked["config"] == plain(config.changed(config_of(), given))
+
+
+@pytest.mark.parametrize("arguments", [("--stage=sample",), ("--stage=all", INK)])
+def test_a_config_that_is_named_wins_over_the_workdirs(ask, workdir, arguments):
+  code, asked, stderr = ask(f"--workdir={workdir}", "--config=configs/forkme.py", *arguments)
+  assert code == 0, stderr
+  assert asked["config"]["vae"]["learning_rate"] != 0.02
+  assert asked["config"]["seeds"] == 3
+
+
+def test_a_sweep_is_of_a_file(ask, workdir):
+  code, asked, stderr = ask(f"--workdir={workdir}", "--stage=sample", "--sweep_index=1")
+  assert code == 0, stderr
+  assert asked["config"]["vae"]["learning_rate"] != 0.02
+  assert asked["config"]["classifier"]["share"] == 0.125
+  assert asked["config"]["actor_critic"]["distance_weight"] == 0.03
+
+
+def test_a_new_workdir_takes_the_config_of_the_file(ask, tmp_path):
+  code, asked, stderr = ask(f"--workdir={tmp_path / 'new'}", "--stage=sample")
+  assert code == 0, stderr
+  assert asked["config"] == plain(config_of())
+
+
+@pytest.mark.parametrize("stage", ["sample", "export", "verify", "audit"])
+@pytest.mark.parametrize(
+  ("key", "value", "words"),
+  [
+    ("vae.latent_dim", 9, r"vae\.latent_dim: 8 -> 9"),
+    ("seeds", 2, r"seeds: 1 -> 2"),
+    ("generator", "pca", r"generator: 'vae' -> 'pca'"),
+  ],
+)
+def test_what_would_change_trained_networks_is_refused(workdir, stage, key, value, words):
+  changed = config.changed(config.read(epath.Path(workdir)), {key: value})
+  with pytest.raises(errors.InputError, match=rf"belongs to another config \({words}\); choose another --workdir"):
+    preflight.check_workdir(changed, epath.Path(workdir), stage)
+
+
+def test_what_would_change_trained_networks_is_refused_by_the_command(run, workdir):
+  before = {path: path.read_bytes() for path in workdir.rglob("*")}
+  for stage in ("sample", "export"):
+    code, stdout, stderr = run(f"--workdir={workdir}", f"--stage={stage}", "--config.vae.epochs=7")
+    assert (code, stdout) == (2, "")
+    assert "vae.epochs: 2 -> 7" in stderr
+    assert len(stderr.splitlines()) == 1
+  assert before == {path: path.read_bytes() for path in workdir.rglob("*")}
+
+
+def test_a_damaged_config_is_refused_by_its_name(ask, workdir):
+  (workdir / "config.json").write_text('{"vae": {"dropout": 0.5}}')
+  code, _, stderr = ask(f"--workdir={workdir}", "--stage=sample")
+  assert code == 2
+  assert f"{workdir}/config.json" in stderr
+  assert "config.vae.dropout: unknown key" in stderr
+  assert len(stderr.splitlines()) == 1
+
+
+def test_a_workdir_brings_its_plug_ins(ask, tmp_path, workdir):
+  """Their sections are flags then, though no flag names the plug-in."""
+  (tmp_path / "my_hmc.py").write_text(PLUGIN)
+  values = config.to_dict(config_of("smoke")) | {"plugins": ["my_hmc"]}
+  (workdir / "config.json").write_text(json.dumps(values))
+  code, asked, stderr = ask(f"--workdir={workdir}", "--stage=sample", "--config.sample.hmc.steps=5")
+  assert code == 0, stderr
+  assert asked["config"]["sample"]["hmc"] == {"steps": 5, "step_size": 0.1}
+  assert asked["config"]["plugins"] == ["my_hmc"]
+
+
+def test_the_stage_of_the_generator_has_two_names(ask, tmp_path):
+  code, asked, stderr = ask(f"--workdir={tmp_path / 'run'}", "--stage=generator")
+  assert code == 0, stderr
+  assert asked["stage"] == flags.GENERATOR == "vae"
+
+
+@pytest.mark.parametrize(
+  ("arguments", "name"),
+  [
+    ((), "mnist5k"),
+    (("--config=configs/mnist.py:paper",), "mnist-paper"),
+    (("--config=configs/forkme.py", "--sweep_index=2"), "forkme-2"),
+  ],
+)
+def test_a_workdir_is_named_by_its_config(ask, arguments, name):
+  code, asked, stderr = ask(*arguments, "--stage=inspect")
+  assert code == 0, stderr
+  assert asked["workdir"] == f"runs/{name}"
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull", "--helpshort"])
+def test_the_help_has_every_flag_and_every_key_and_starts_no_jax(flag):
+  done = subprocess.run(
+    [sys.executable, "-c", WITHOUT_JAX, flag], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert (done.returncode, done.stderr) == (0, "")
+  for name in ("config", "workdir", "stage", "sweep_index", "multihost", "coordinator", "initialization_timeout"):
+    assert f"--{name}: " in done.stdout
+  assert set(re.findall(r"^  --config\.([\w.]+)=", done.stdout, re.MULTILINE)) == set(config.flat(config.defaults()))
+  assert all(stage in done.stdout for stage in flags.STAGES)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["--config.seeds=0"], "config.seeds=0: must be"),
+    (["--stage=train"], "--stage=train: unknown stage"),
+    (["--config.vae.latents=3"], "config.vae.latents: unknown key; the nearest is latent_dim"),
+  ],
+)
+def test_a_wrong_flag_ends_in_a_sentence_and_starts_no_jax(arguments, words):
+  done = subprocess.run(
+    [sys.executable, "-c", WITHOUT_JAX, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert (done.returncode, done.stdout) == (2, "")
+  assert words in done.stderr
+  assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_plug_in_is_imported_before_the_config_file(ask, tmp_path):
+  (tmp_path / "my_plugin.py").write_text(PLUGIN)
+  code, _, stderr = ask("--config.plugins=my_plugin", "--config.sample.hmc.steps=0", f"--workdir={tmp_path / 'run'}")
+  assert code == 2
+  assert "config.sample.hmc.steps=0: must be a whole number of at least 1" in stderr
+
+
+def texts(path):
+  """The string literals of a module, those of f-strings in one piece, without docstrings: `(line, text)`."""
+  tree = ast.parse(path.read_text())
+  inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+  docs = {
+    id(node.body[0].value)
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    and node.body
+    and isinstance(node.body[0], ast.Expr)
+  }
+  for node in ast.walk(tree):
+    if isinstance(node, ast.JoinedStr):
+      parts = [part.value if isinstance(part, ast.Constant) else ast.unparse(part) for part in node.values]
+      yield node.lineno, "".join(map(str, parts))
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not {id(node)} & (inner | docs):
+      yield node.lineno, node.value
+
+
+def test_no_text_advises_to_remove_trained_work():
+  advice = re.compile(r"\b(remov\w*|delet\w*|eras\w*|clear\w*|rm)\b", re.IGNORECASE)
+  work = re.compile(r"workdir|checkpoint|folder|directory|trained|config\.json|networks", re.IGNORECASE)
+  found = [
+    f"{path.relative_to(ROOT)}:{line}: {text}"
+    for path in sorted(pathlib.Path(ROOT / "lcgen").rglob("*.py"))
+    if not str(path.relative_to(ROOT)).startswith(OF_DATA)
+    for line, text in texts(path)
+    if advice.search(text) and work.search(text)
+  ]
+  assert found == []
