@@ -1,0 +1,1 @@
+"""Comparisons with other software, other devices and earlier versions, which are no tests."""

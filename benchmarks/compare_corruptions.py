@@ -1,18 +1,17 @@
-"""Images per second of every CIFAR-10-C corruption here and in the package `imagecorruptions`, on this machine.
+"""Times every CIFAR-10-C corruption here and in the package `imagecorruptions`, in images per second.
 
-    python benchmarks/compare_corruptions.py --reference PYTHON [--severity 3] [--only NAME ...]
+    python -m benchmarks.compare_corruptions --reference PYTHON [--severity 3] [--only NAME ...]
 
-Both make uint8 images of 32x32x3 from the same uint8 images. Here: batches of 1,000 as an evaluation makes them, with
-one key an image, in as many threads as there are cores; compilation left out. There: `imagecorruptions.corrupt` image
-by image, in as many processes as there are cores, by the interpreter PYTHON of an environment of its own (it needs
-libraries older than those of lcgen):
+Both corrupt uint8 images of 32x32x3 that are drawn at random. lcgen takes batches of 1,000 as an evaluation does, with
+one key for each image, in one thread for each core; compilation is left out. The package takes image by image, in one
+process for each core. It needs older libraries than lcgen, so PYTHON is the interpreter of an environment of its own:
 
     python -m venv reference
     reference/bin/pip install imagecorruptions "numpy<2" "scipy<1.15" "scikit-image==0.20.0" "setuptools<81"
 
-The package is a port of the ImageNet-C parameters, which are stronger than CIFAR-10-C's; of `elastic_transform` it
-leaves out the affine map. Beside the rates of wall time, the table has the ratio of the processor time an image takes,
-which other programs on the machine disturb less.
+The package has the ImageNet-C parameters, which are stronger than CIFAR-10-C's, and leaves out the affine map of
+`elastic_transform`. The rates are of wall time. The last column is the ratio of processor time for each image, which
+other programs on the machine disturb less.
 """
 
 import argparse
@@ -25,7 +24,7 @@ from concurrent import futures
 import numpy as np
 
 BATCH = 1000
-SECONDS = 1.0  # that each is measured for, a corruption
+SECONDS = 1.0  # that each corruption is measured for
 
 # Runs in the other environment: waits for a line, then prints how many images it corrupted in how many seconds.
 REFERENCE = """
@@ -53,7 +52,7 @@ for line in sys.stdin:
 
 
 class Reference:
-  """`imagecorruptions` in one process a core."""
+  """The package `imagecorruptions` in one process for each core."""
 
   def __init__(self, python: str):
     command = [python, "-c", REFERENCE]
@@ -61,7 +60,7 @@ class Reference:
     self.processes = [subprocess.Popen(command, **pipes) for _ in range(os.cpu_count())]
 
   def __call__(self, name: str, severity: int) -> tuple[float, float]:
-    """Images per second of all processes together, and seconds of processor time an image."""
+    """Measures images per second of all processes together, and seconds of processor time for each image."""
     for process in self.processes:
       process.stdin.write(json.dumps([name, severity, SECONDS]) + "\n")
       process.stdin.flush()
@@ -75,7 +74,7 @@ class Reference:
 
 
 def measure(name: str, images: np.ndarray, severity: int) -> tuple[float, float]:
-  """Images per second of one of our corruptions, and seconds of processor time an image."""
+  """Measures images per second of one of our corruptions, and seconds of processor time for each image."""
   import jax
 
   from lcgen.data import test_sets
@@ -100,7 +99,7 @@ def main():
   parser.add_argument("--severity", type=int, default=3)
   parser.add_argument("--only", nargs="*", default=())
   flags = parser.parse_args()
-  reference = Reference(flags.reference) if flags.reference else None  # started before threads are
+  reference = Reference(flags.reference) if flags.reference else None  # its processes start before any thread
 
   from lcgen.data import corruptions
 

@@ -10,6 +10,7 @@ batch norm.
 import argparse
 import dataclasses
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,15 @@ import numpy as np
 import optax
 from etils import epath
 
-from lcgen import config
-from lcgen.generator import statistics as vae_statistics
-from lcgen.runtime import parallel
-from lcgen.training import train_state as states
-from lcgen.training.context import Phases
+from lcgen.api import build
+from lcgen.classifiers import arm_phase, judge_phase, policies
+from lcgen.classifiers.labelled import Labelled, by_class
+from lcgen.constraints import draws, energy_phase, game_phase
+from lcgen.runtime import cluster, parallel
+from lcgen.training import optimizers
+from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
-from tests.constraints.test_steps import FACTS
-from tests.support.helpers import frozen_vae, load_config, squares
+from tests.support.helpers import FACTS, config_of, context_of, frozen_vae, squares
 
 ARMS = ("none", "latent_constraints", "duplicate", "mixup")
 SEEDS = 4
@@ -33,35 +35,40 @@ SIZED = dataclasses.replace(FACTS, train=len(DATA))
 
 
 def final_states(folder: pathlib.Path, layout: str) -> dict[str, np.ndarray]:
-  """Every array of every phase's final state, by phase and path."""
+  """Trains every phase; returns every array of its final state, by phase and path."""
   devices, seed_axis, placement = layout.split("-")
   changes = {"train__seed_axis": int(seed_axis), "data__placement": placement, "train__chunk_steps": 5}
-  phases = Phases(config.checked(load_config("mnist5k", "smoke", seeds=SEEDS, **changes)), SIZED)
-  phases._optimizer = lambda *_, **__: optax.sgd(0.01)
-  phases.mesh = parallel.make_mesh(SEEDS, jax.devices()[: int(devices)], int(seed_axis))
-  variables = phases.vae().init(jax.random.key(0)).variables
-  actor = phases.actor_critic(None).init(jax.random.key(1)).actor.params
-  everything = [np.arange(len(DATA))]
-  labelled = states.Labelled(
-    *(leaf[0] for leaf in jax.tree.leaves(vae_statistics.labelled(DATA.labels, 4, everything)))
-  )
-  stacked = jax.tree.map(
-    lambda leaf: jnp.stack([leaf] * SEEDS), frozen_vae(variables, actor={"params": actor}, labelled=labelled)
-  )
-  frozen = parallel.put(stacked, parallel.per_seed(phases.mesh))
+  config = config_of("smoke", seeds=SEEDS, **changes)
+  context = context_of(config, SIZED)
+  # The mesh of these devices takes the place of that of all.
+  context.__dict__["mesh"] = parallel.make_mesh(SEEDS, jax.devices()[: int(devices)], int(seed_axis))
+  optimizers.adam = lambda *_, **__: optax.sgd(0.01)
+  sections, source = build.sections(config), draws.labels(context)
+  settings = config.classifier
+  tools = policies.tools(context, sections.constraint, sections.sample, sections.edit, settings.share)
+  vae, game = context.generator.phase(context), game_phase.phase(context, config.actor_critic, source, None)
+  frozen = _frozen(context, vae.init(jax.random.key(0)).variables, game.init(jax.random.key(1)).actor.params)
   (folder / layout).mkdir(parents=True, exist_ok=True)
-  trainer = Trainer(phases, epath.Path(folder / layout), lambda: DATA)
+  trainer = Trainer(context, epath.Path(folder / layout), lambda: DATA)
   trained = [
-    phases.vae(),
-    phases.actor_critic(frozen),
-    phases.energy(frozen),
-    phases.classifiers("classifier", ARMS, frozen),
-    phases.judge(),
+    vae,
+    dataclasses.replace(game, frozen=frozen),
+    energy_phase.phase(context, config.energy, source, frozen),
+    arm_phase.phase(context, settings, tools, frozen, arms=ARMS),
+    judge_phase.phase(context, config.evaluate.judge),
   ]
   found = {phase.name: parallel.fetch(trainer.train(phase, trainer.rows)) for phase in trained}
   return {
     jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree.leaves_with_path(found)
   }
+
+
+def _frozen(context: Context, generator: Any, actor: Any) -> Any:
+  """Makes the constants of phases 2 and 3, the same for every seed, on the mesh."""
+  everything = [np.arange(len(DATA))]
+  labelled = Labelled(*(leaf[0] for leaf in jax.tree.leaves(by_class(DATA.labels, context.classes, everything))))
+  one = frozen_vae(generator, actor={"params": actor}, labelled=labelled)
+  return parallel.put(jax.tree.map(lambda leaf: jnp.stack([leaf] * SEEDS), one), parallel.per_seed(context.mesh))
 
 
 def main() -> None:
@@ -72,7 +79,7 @@ def main() -> None:
   arguments = parser.parse_args()
   if arguments.processes:
     coordinator, count, index = arguments.processes.split(",")
-    parallel.initialize(False, coordinator, int(count), int(index), timeout=60)
+    cluster.initialize(False, coordinator, int(count), int(index), timeout=60)
   for layout in arguments.layouts:
     found = final_states(arguments.folder, layout)
     if jax.process_index() == 0:

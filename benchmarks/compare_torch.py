@@ -1,10 +1,9 @@
-"""Times the training steps beside the same networks in PyTorch, in turns on one machine.
+"""Times training steps here and with the same networks in PyTorch, in turns on one machine.
 
     python -m benchmarks.compare_torch PYTHON PEER [ROUNDS]
 
-PYTHON is an interpreter with torch, PEER a script that takes names of stages (`vae_mnist`, `vae_cifar10`,
-`actor_critic`, `classifier_mnist`, `classifier_cifar10`) and prints for each a line of JSON with `stage` and
-`ms_per_step`, at the paper's sizes.
+PYTHON is an interpreter with torch. PEER is a script that takes the name of a stage (`vae_mnist`, `vae_cifar10`,
+`actor_critic`, `classifier_mnist` or `classifier_cifar10`), and prints JSON with `ms_per_step` at the paper's sizes.
 """
 
 import json
@@ -22,7 +21,7 @@ _GAME = (  # one update each of actor and critic, with the peer's terms
   "critic_weights.interpolated=1.0",
   "actor_weights.encoded=1.0",
 )
-STAGES = {  # of the peer: (config, phase, steps a chunk)
+STAGES = {  # stage of the peer: (config, phase, steps of a chunk)
   "vae_mnist": ("mnist.py:paper", "vae", 50),
   "actor_critic": ("mnist.py:paper", "actor_critic", 8),
   "classifier_mnist": ("mnist.py:paper", "classifier", 200),
@@ -32,13 +31,13 @@ STAGES = {  # of the peer: (config, phase, steps a chunk)
 
 
 def peers_ms(python: str, peer: str, stage: str) -> float:
-  """Milliseconds of a step of the peer."""
+  """Measures a step of the peer, in milliseconds."""
   done = subprocess.run([python, peer, stage], capture_output=True, text=True, check=True)
   return json.loads(done.stdout)["ms_per_step"]
 
 
 def own_ms(stage: str, folder: pathlib.Path) -> float:
-  """Milliseconds of a step inside the training loop."""
+  """Measures a step inside our training loop, in milliseconds."""
   name, phase, steps = STAGES[stage]
   flags = {
     "config": f"configs/{name}",

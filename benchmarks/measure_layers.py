@@ -1,8 +1,8 @@
-"""Milliseconds of the larger convolutions of the paper's CIFAR-10 networks with their gradients, by form.
+"""Times the larger convolutions of the paper's CIFAR-10 networks with their gradients, by form, in milliseconds.
 
     python -m benchmarks.measure_layers [BATCH]
 
-Each alone, ten times in a loop of the compiler's, the best of four.
+Each is timed alone: ten times inside one compiled loop, the best of four rounds.
 """
 
 import sys
@@ -30,13 +30,13 @@ CASES["doubling 32x32"][3]["native"] = lambda x, k: layers.conv_transpose(x, k, 
 
 
 def operands(batch, side, inputs, outputs):
-  """Images `[B, H, W, I]` and a kernel `[3, 3, I, O]`."""
+  """Draws images `[B, H, W, I]` and a kernel `[3, 3, I, O]`."""
   images = jax.random.normal(jax.random.key(0), (batch, side, side, inputs))
   return images, jax.random.normal(jax.random.key(1), (3, 3, inputs, outputs)) / (9 * inputs) ** 0.5
 
 
 def milliseconds(layer, images, kernel):
-  """Of the layer's value and both gradients."""
+  """Measures the layer's value and both gradients, in milliseconds."""
   loss = jax.value_and_grad(lambda x, k: jnp.tanh(layer(x, k)).sum(), (0, 1))
 
   @jax.jit

@@ -1,7 +1,7 @@
 """How often samples keep rules, labels and both at once: python -m benchmarks.measure_rules runs/mnist5k
 
 Learns the digits' rules in a finished workdir of the default config, and prints a row for each constraint: the shares
-of 500 samples for which it holds, by the rule and the judge themselves, the least and the most of the repetitions.
+of 500 samples for which it holds, by the rule and the judge themselves, the least and the most of the seeds.
 """
 
 import sys
@@ -22,7 +22,7 @@ def cases(run):
   learnt = {
     name: run._learner.rule(rule_spec.parse(f"rule:lcgen.rules.{name}:{bound}")) for name, bound in RULES.items()
   }
-  wish = {name: learning.constraint(run._phases, known.pair, learning.HOLDS) for name, known in learnt.items()}
+  wish = {name: run._constraint(known.pair, learning.HOLDS) for name, known in learnt.items()}
   keeps = {name: lambda drawn, known=known: known.holds(drawn.images) for name, known in learnt.items()}
   result = {f"`{name}:{RULES[name]}`": (wish[name], keeps[name]) for name in RULES}
   for a, b in PAIRS:
@@ -37,10 +37,10 @@ def cases(run):
 
 def main(workdir):
   run = lcgen.load(workdir)
-  print("| |", " | ".join(f"`{name}`" for name in samplers.METHODS), "|")
+  print("| |", " | ".join(f"`{name}`" for name in samplers.names()), "|")
   for name, (wish, holds) in cases(run).items():
     cells = []
-    for method in samplers.METHODS:
+    for method in samplers.names():
       drawn = [run.draw(wish, method, count=COUNT, seed=5, replica=replica) for replica in range(run.replicas)]
       shares = [100 * np.mean(holds(samples)) for samples in drawn]
       cells.append(f"{min(shares):.1f} – {max(shares):.1f}")

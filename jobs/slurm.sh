@@ -1,8 +1,8 @@
 #!/bin/bash
-# Runs run.py on a SLURM cluster, and again from where it was stopped until it is done:
+# Runs run.py on a SLURM cluster, and requeues it from its last checkpoint until it is done:
 #   sbatch jobs/slurm.sh --config=configs/mnist.py --workdir=runs/mnist
-#   sbatch --nodes=1 --array=0-8 jobs/slurm.sh --config=configs/mnist5k.py    # a sweep, a point a job
-# From the repository's folder; it and the workdir must be on a disk that all nodes share.
+#   sbatch --nodes=1 --array=0-8 jobs/slurm.sh --config=configs/mnist5k.py    # a sweep, one point a job
+# Submit it from the repository's folder. That folder and the workdir must be on a disk that all nodes share.
 
 #SBATCH --job-name=lcgen
 #SBATCH --nodes=2
@@ -14,10 +14,10 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@120
 
-# A process a GPU: each takes the one of its number on the node and must see them all, so they are asked for by node.
-# Without "B:" the signal goes to run.py and not to this script, earlier than run.py takes to end (train.grace_s).
+# One process per GPU. Each takes the GPU of its local number and must see all of them: they are requested per node.
+# Without "B:" the signal goes to run.py, not to this script. It leaves more time than run.py needs (train.grace_s).
 
-stopped=75 # run.py's exit code where the same command goes on
+stopped=75 # run.py's exit code if the same command goes on
 PATH="$PWD/.venv/bin:$PATH"
 
 code=0
