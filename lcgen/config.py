@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import textwrap
+import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -64,7 +65,7 @@ class Config:
   audit: AuditSettings = section(AuditSettings, free=True)
   learning_curve: LearningCurveSettings = section(LearningCurveSettings, free=True)
   expected: tuple[str, ...] = field(
-    (), _expectations, "Expected results, for --stage=verify, such as 'arms none test accuracy > 0.9'.", free=True
+    (), _expectations, "Expected results, for --stage=verify, such as ('arms none test accuracy > 0.9',).", free=True
   )
   sample: constraints.SampleSettings = section(constraints.SampleSettings, free=True)
   edit: constraints.EditSettings = section(constraints.EditSettings, free=True)
@@ -98,7 +99,7 @@ def defaults() -> dict[str, Any]:
   return result
 
 
-def parse(values: Mapping[str, Any]) -> Config:
+def parse(values: Mapping[str, Any], of_workdir: bool = False) -> Config:
   """Builds the config from nested mappings, and imports the plug-ins that they name.
 
   Missing keys take their defaults. A tuple of names may be one text with commas, as on the command line.
@@ -106,7 +107,7 @@ def parse(values: Mapping[str, Any]) -> Config:
   Raises:
     InputError: if a key is unknown, of the wrong type or out of range. It names the key and the allowed values.
   """
-  load_plugins(modules.value(values.get("plugins", ()), "plugins"))
+  load_plugins(modules.value(values.get("plugins", ()), "plugins"), of_workdir)
   return fields.parse(config_class(), values, renamed=RENAMED)
 
 
@@ -115,8 +116,15 @@ def to_dict(config: Config) -> dict[str, Any]:
   return dataclasses.asdict(config)
 
 
-def load_plugins(names: Iterable[str]) -> tuple[str, ...]:
-  """Imports plug-ins, which register their entries; returns the names of all plug-ins imported so far.
+def load_plugins(names: Iterable[str], of_workdir: bool = False) -> tuple[str, ...]:
+  """Imports plug-ins, which register their entries.
+
+  Args:
+    names: of modules.
+    of_workdir: whether a workdir names them, and not the command.
+
+  Returns:
+    Names of all plug-ins that the command has asked for so far.
 
   Raises:
     InputError: if one cannot be imported.
@@ -124,17 +132,30 @@ def load_plugins(names: Iterable[str]) -> tuple[str, ...]:
   for name in names:
     try:
       importlib.import_module(name)
-    except Exception as error:  # whatever a user's module raises
-      reason = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
-      raise errors.InputError(
-        f"config.plugins={name[:100]}: {reason}; the module must be importable: beside run.py, or on PYTHONPATH"
-      ) from error
-    _loaded[name] = None
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
+      raise errors.InputError(f"config.plugins={name[:100]}: {_failure(name, error)}") from error
+    if not of_workdir:
+      _loaded[name] = None
   return tuple(_loaded)
 
 
-def stored(values: Mapping[str, Any]) -> Config:
+def _failure(name: str, error: BaseException) -> str:
+  """Says why a plug-in cannot be imported, and where."""
+  if isinstance(error, ModuleNotFoundError) and error.name == name.partition(".")[0]:
+    return "there is no module of this name; put it beside run.py, or on PYTHONPATH"
+  file = f"{name.rpartition('.')[2]}.py"
+  own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
+  place = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
+  kind = "" if isinstance(error, errors.InputError) else f"{type(error).__name__}: "
+  return f"{place}{kind}{error}".partition("\n")[0][:300]
+
+
+def stored(values: Mapping[str, Any], plugins: tuple[str, ...] | None = None) -> Config:
   """Checks the content of a `config.json` of this or an older version, in which keys may have their old names.
+
+  Args:
+    values: of the file.
+    plugins: take the place of the file's; settings of the others are left out.
 
   Raises:
     InputError: as `parse`.
@@ -143,14 +164,31 @@ def stored(values: Mapping[str, Any]) -> Config:
     name, _, last = old.rpartition(".")
     if isinstance(section := values.get(name), Mapping) and last in section:
       values = {new: section[last]} | values | {name: {key: kept for key, kept in section.items() if key != last}}
-  return parse(values)
+  if plugins is not None:
+    load_plugins(plugins, of_workdir=True)
+    values = _without_plugins({**values, "plugins": plugins})
+  return parse(values, of_workdir=True)
 
 
-def read(workdir: epath.Path) -> Config | None:
+def _without_plugins(values: dict[str, Any]) -> dict[str, Any]:
+  """Leaves out sections of generators and samplers that are not registered."""
+  known = {field.name for field in dataclasses.fields(config_class())}
+  kept = {key: value for key, value in values.items() if key in known or not isinstance(value, Mapping)}
+  if isinstance(sample := kept.get("sample"), Mapping):
+    own = lambda key, value: key in constraints.SAMPLERS or not isinstance(value, Mapping)
+    kept["sample"] = {key: value for key, value in sample.items() if own(key, value)}
+  return kept
+
+
+def read(workdir: epath.Path, plugins: tuple[str, ...] | None = None) -> Config | None:
   """Reads the config of a workdir and imports its plug-ins; returns None for a new workdir.
 
+  Args:
+    workdir: its folder.
+    plugins: take the place of the workdir's.
+
   Raises:
-    InputError: if the workdir is not a folder, or its `config.json` is not a config of this version.
+    InputError: if the workdir is not a folder, or its `config.json` cannot be read by this version.
   """
   if workdir.exists() and not workdir.is_dir():
     raise errors.InputError(f"--workdir={workdir} is not a folder; choose another")
@@ -161,10 +199,11 @@ def read(workdir: epath.Path) -> Config | None:
     values = json.loads(path.read_text())
     if not isinstance(values, dict):
       raise ValueError("it holds no section")
-    return stored(values)
+    return stored(values, plugins)
   except ValueError as error:
     raise errors.InputError(
-      f"{path} is not a config of this version of lcgen ({error}); choose another --workdir"
+      f"{path} is not a config of this version of lcgen and its plug-ins ({error}); give the plug-ins that it needs by "
+      "--config.plugins, or choose another --workdir"
     ) from error
 
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-_LONGEST = ("test_run.py", "test_resume.py", "test_use_run.py")
+_LONGEST = ("test_run.py", "test_resume.py", "test_use_run.py", "test_extending.py", "test_old_workdir.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -22,6 +22,7 @@ from lcgen.data import ranges
 from lcgen.generator.base import Generator
 from lcgen.generator.frozen import Frozen, decode
 from lcgen.models import actor_critic
+from lcgen.runtime import errors
 from lcgen.runtime.registry import Registry
 from lcgen.training.context import Context
 
@@ -105,6 +106,9 @@ def register(name: str, *, control: bool = False, views: int = 1) -> Callable[[P
     control: whether it is a control, which samples must beat; else it is an augmentation.
     views: images that it returns for each image.
   """
+
+  if name == "all":
+    raise errors.InputError("policy 'all': this name stands for every policy; choose another name")
 
   def decorate(function: Policy) -> Policy:
     if name not in POLICIES:

@@ -66,6 +66,7 @@ class Flags:
 
   def __init__(self, usage: str, default: pathlib.Path):
     self._usage, self._default, self._from_file = usage, default, False
+    self._plugins: tuple[str, ...] | None = None  # of the flag
     self._config = config_flags.DEFINE_config_file(
       "config", None, f"Config file; a variant follows a colon; default: {default.name}."
     )
@@ -87,9 +88,10 @@ class Flags:
     """
     try:
       config.load_plugins(_plugins(argv))  # before the config file, whose sections come from them
-      workdir = dict(_given(argv)).get("workdir")
-      if workdir:
-        config.read(epath.Path(workdir))  # loads the plug-ins that the run was made with
+      given = dict(_given(argv))
+      self._plugins = _plugins(argv) if "config.plugins" in given else None
+      if "workdir" in given and "config" not in given:
+        config.read(epath.Path(given["workdir"]), self._plugins)  # loads the plug-ins that the run was made with
       if any(argument.startswith("-") and argument.lstrip("-") in _HELP for argument in argv[1:]):
         print(self._help())
         sys.exit(0)
@@ -133,7 +135,7 @@ class Flags:
     given = config_flags.get_override_values(flags.FLAGS["config"])
     learns = stage in _LEARNING and given.get("constraint", "labels") != "labels"
     if (stage in USING or learns) and not self._from_file and self._sweep.value is None:
-      known = config.read(workdir)
+      known = config.read(workdir, self._plugins)
       if known is not None:
         return config.changed(known, given)
     values = config.sweep_point(self._config.value.to_dict(), file, self._sweep.value, given)

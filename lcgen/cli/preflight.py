@@ -34,7 +34,7 @@ def check_workdir(config: configs.Config, workdir: epath.Path, stage: str) -> co
     InputError: if the workdir belongs to another config or lacks what the stage builds on, if the rule does not exist,
       or if the stage needs labels and the config learns another constraint.
   """
-  known = configs.read(workdir)
+  known = configs.read(workdir, config.plugins)
   if known is not None and (differing := configs.differences(known, config)):
     raise errors.InputError(
       f"--workdir={workdir} belongs to another config ({'; '.join(differing[:3])}"

@@ -7,7 +7,7 @@ from etils import epath
 
 from lcgen import config as configs
 from lcgen.api import build, export
-from lcgen.cli import pipeline, preflight, use_run, wanted, words
+from lcgen.cli import pipeline, preflight, try_plugins, use_run, wanted, words
 from lcgen.cli.flags import ASIDE
 from lcgen.data import sources
 from lcgen.reporting import expectations, report
@@ -57,6 +57,7 @@ def _train(
   """Runs a stage that trains; `known` is the config that the workdir was made with."""
   data = preflight.load_data(config, stage)
   context = build.context(config, data.facts)
+  try_plugins.check(config, context)
   preflight.check_fit(config, context)
   path, labels = workdir / "results.json", config.constraint == "labels"
   with preflight.claimed(workdir):

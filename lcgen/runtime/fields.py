@@ -149,6 +149,8 @@ def field(default: Any, check: Check, help: str = "", free: bool = False) -> Any
     help: a sentence, under 120 characters.
     free: whether it may change between two commands on one workdir, because no trained network depends on it.
   """
+  if not isinstance(check, Check):
+    raise errors.InputError(f"field({default!r}, {check!r}): the second argument must be a check of runtime/fields.py")
   return dataclasses.field(default=default, metadata={"check": check, "help": help, "free": free})
 
 

@@ -130,3 +130,35 @@ def test_prepare_resizes_between_the_stored_values():
   assert larger.shape == (2, 8, 8, 3)
   assert same.min() <= larger.min() <= larger.max() <= same.max()
   np.testing.assert_allclose(larger.mean(axis=(1, 2)), same.mean(axis=(1, 2)), atol=0.35)
+
+
+@pytest.mark.parametrize(
+  ("images", "labels", "names", "words"),
+  [
+    (np.zeros((6, 4, 4, 1), np.float32), [0, 1] * 3, "ab", "images are float32"),
+    (np.zeros((6, 4, 4), np.uint8), [0, 1] * 3, "ab", r"images are uint8 \[6, 4, 4\]"),
+    (np.zeros((6, 4, 4, 5), np.uint8), [0, 1] * 3, "ab", "C 1 or 3"),
+    (np.zeros((6, 4, 4, 1), np.uint8), [0, 1, 2] * 2, "ab", "labels go from 0 to 2, and there are 2 classes"),
+    (np.zeros((6, 4, 4, 1), np.uint8), [0.5] * 6, "ab", "labels are float64"),
+    (np.zeros((6, 4, 4, 1), np.uint8), [0] * 6, "a", "has 1 classes"),
+  ],
+)
+def test_splits_that_cannot_be_trained_on_are_refused(images, labels, names, words):
+  part = sources.Split(images, np.array(labels))
+  with pytest.raises(errors.InputError, match=f"mine: .*{words}"):
+    sources.split("mine", tuple(names), part, None, DataSettings())
+
+
+@pytest.mark.parametrize(
+  ("returned", "words"), [(None, "returned a NoneType"), (OSError("on fire"), "OSError: on fire")]
+)
+def test_a_source_of_a_plug_in_that_fails_is_named(returned, words):
+  with registry.temporary(sources.SOURCES, sources._SOURCES):
+
+    @sources.register("mine")
+    def mine(settings):
+      if returned:
+        raise returned
+
+    with pytest.raises(errors.InputError, match=f"config.data.source=mine: {words}"):
+      sources.load(DataSettings(source="mine"))

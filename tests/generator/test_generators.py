@@ -14,7 +14,7 @@ from lcgen.api import build
 from lcgen.constraints import draws, energy_phase, learning, samplers
 from lcgen.constraints.draws import Exemplars
 from lcgen.data import sources
-from lcgen.generator import base, generators, statistics, trained, vae_phase
+from lcgen.generator import base, generators, registration, statistics, trained, vae_phase
 from lcgen.generator.frozen import decode
 from lcgen.generator.settings import GENERATORS
 from lcgen.models import vae
@@ -63,7 +63,7 @@ def _brightness(images):
 @pytest.fixture
 def registered(monkeypatch):
   """`Blocks` among the registered generators, for one test."""
-  for registry in (GENERATORS, base._CLASSES):
+  for registry in (GENERATORS, registration._CLASSES):
     monkeypatch.setattr(registry, "_entries", dict(registry.items()))
   generators.register("blocks", BlockSettings)(Blocks)
 

@@ -205,7 +205,11 @@ def test_a_seed_begins_again_no_more_often_than_allowed(setup, caplog):
 
 def test_metrics_of_a_killed_run_are_forgotten(tmp_path):
   metrics = files.MetricsFile(epath.Path(tmp_path) / "metrics.jsonl")
-  records = [{"phase": phase, "step": step, "terms": {"loss": [0.5]}} for phase in ("one", "two") for step in (2, 4, 6)]
+  records = [
+    {"phase": phase, "kind": phase, "step": step, "terms": {"loss": [0.5]}}
+    for phase in ("one", "two")
+    for step in (2, 4, 6)
+  ]
   (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)) + '\n{"phase": "two", "st')
   metrics.truncate("two", 4)
   assert metrics.read() == records[:-1]

@@ -12,6 +12,7 @@ corruption is only an equivalent of the published one, its docstring says how it
 """
 
 import importlib
+import math
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from lcgen.runtime.registry import Registry
 CIFAR10_C: dict[str, Corruption] = {function.__name__: function for function in cifar10_c.ALL}
 MNIST_C: dict[str, Corruption] = {function.__name__: function for function in mnist_c.ALL}
 REGISTERED: Registry[Corruption] = Registry("corruption")
+_OUTSIDE = 0.5  # that noise may lead beyond [0, 1], where it is clipped; more is another value range
 _LONGEST = 300  # characters of a user's error that are shown
 
 
@@ -58,10 +60,10 @@ def custom(path: str) -> Corruption:
 
 
 def check_custom(path: str, shape: tuple[int, int, int]) -> None:
-  """Checks a user's corruption by tracing it on one image of shape `(H, W, C)`; computes nothing.
+  """Checks a user's corruption on one image of shape `(H, W, C)`.
 
   Raises:
-    InputError: if it cannot be found or traced, or does not return float32 images of the same shape.
+    InputError: if it cannot be found or traced, or does not return float32 images of the same shape in [0, 1].
   """
   function, given = custom(path), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   try:
@@ -77,6 +79,15 @@ def check_custom(path: str, shape: tuple[int, int, int]) -> None:
     raise errors.InputError(
       f"config.evaluate.sets: custom/{path} returns {returned} for float32{list(given.shape)}; return images as given"
     )
+  grey = jnp.linspace(0.0, 1.0, math.prod(given.shape)).reshape(given.shape)
+  for severity in (SEVERITIES[0], SEVERITIES[-1]):
+    values = function(jax.random.key(0), grey, jnp.int32(severity))
+    low, high = float(values.min()), float(values.max())
+    if not (-_OUTSIDE <= low and high <= 1 + _OUTSIDE):  # also if they are nan
+      raise errors.InputError(
+        f"config.evaluate.sets: custom/{path} returns values from {low:g} to {high:g} at severity {severity}; return "
+        "values in [0, 1]"
+      )
 
 
 __all__ = [
