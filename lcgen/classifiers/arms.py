@@ -139,11 +139,6 @@ def role(arm: str) -> str:
   return roles[0] if len(roles) == 1 else AUGMENTATION
 
 
-def is_control(arm: str) -> bool:
-  """Tells whether an arm is a control: a single policy, to compare generated samples with."""
-  return role(arm) == CONTROL
-
-
 def controls() -> list[str]:
   """Returns the names of all policies that are controls."""
   return [name for name, spec in POLICIES.items() if spec.role == CONTROL]

@@ -55,12 +55,6 @@ def read(context: Context, trainer: Trainer) -> Any:
     return saved.restore(checkpoint.abstract(shapes(context), parallel.per_seed(trainer.mesh)))
 
 
-def folder(context: Context) -> str:
-  """Gives the name of the folder of the generator's variables among the checkpoints."""
-  phase = context.generator.phase(context)
-  return _FITTED if phase is None else phase.name
-
-
 def shapes(context: Context) -> Any:
   """Gives the shapes of the generator's variables for all seeds."""
   first = jax.eval_shape(context.generator.init, jax.random.key(0))

@@ -269,12 +269,3 @@ def unknown(path: str, there: Iterable[str], renamed: Mapping[str, str] | None =
   near = registry.nearest(path.rpartition(".")[2], names)
   listed = f"; there are {', '.join(names)}" if names else ""
   return errors.InputError(f"config.{path[:_LONGEST]}: unknown key{near}{listed}")
-
-
-def check(settings: Any) -> None:
-  """Checks settings that were built by hand.
-
-  Raises:
-    InputError: if a field is of the wrong type or out of range. It names the field and the allowed values.
-  """
-  parse(type(settings), dataclasses.asdict(settings))

@@ -90,10 +90,10 @@ def test_texts_that_are_no_arms_are_refused_with_what_there_is(tools, text, name
 
 def test_controls_are_single_policies_without_samples_of_the_right_label():
   assert arms.controls() == ["reconstruction", "duplicate", "clip", "contrast", "blur", "noise", "shuffled"]
-  assert {name for name in arms.POLICIES if arms.is_control(name)} == set(arms.controls())
-  assert arms.is_control("clip:share=0.5:limit=0.5")
-  assert not arms.is_control(arms.ALONE)
-  assert not arms.is_control("flip_crop+duplicate")
+  assert {name for name in arms.POLICIES if arms.role(name) == arms.CONTROL} == set(arms.controls())
+  assert arms.role("clip:share=0.5:limit=0.5") == arms.CONTROL
+  assert arms.role(arms.ALONE) == arms.METHOD
+  assert arms.role("flip_crop+duplicate") == arms.AUGMENTATION
 
 
 @pytest.mark.parametrize(

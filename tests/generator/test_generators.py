@@ -129,7 +129,6 @@ def test_a_generator_of_ones_own_goes_through_learning_and_sampling(registered, 
 
   folders = {path.name for path in (workdir / "checkpoints").iterdir()}
   assert folders == {"generator", "statistics", "actor_critic", "energy"}
-  assert trained.folder(context) == "generator"
 
 
 def test_a_generator_that_is_found_is_read_and_not_found_again(registered, no_vae, tmp_path, monkeypatch):

@@ -99,12 +99,6 @@ def test_keys_know_whether_they_are_free():
   assert [key.default for key in fields.keys(Outer)] == [3, "a,b", 0.5, 0.5]
 
 
-def test_settings_built_by_hand_are_checked():
-  fields.check(Outer())
-  with pytest.raises(errors.InputError, match=r"config\.inner\.rate=-1\.0"):
-    fields.check(Outer(inner=Inner(-1.0)))
-
-
 def test_classes_are_extended():
   more = fields.extended(Outer, {"other": (Inner, True), "inner": (Inner, False)})
   assert issubclass(more, Outer)
