@@ -202,8 +202,8 @@ def read(workdir: epath.Path, plugins: tuple[str, ...] | None = None) -> Config 
     return stored(values, plugins)
   except ValueError as error:
     raise errors.InputError(
-      f"{path} is not a config of this version of lcgen and its plug-ins ({error}); give the plug-ins that it needs by "
-      "--config.plugins, or choose another --workdir"
+      f"{path} is not a config of this version of lcgen and its plug-ins ({error}); --config.plugins= goes "
+      "without its plug-ins; or choose another --workdir"
     ) from error
 
 

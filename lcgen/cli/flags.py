@@ -66,7 +66,7 @@ class Flags:
 
   def __init__(self, usage: str, default: pathlib.Path):
     self._usage, self._default, self._from_file = usage, default, False
-    self._plugins: tuple[str, ...] | None = None  # of the flag
+    self._without = False
     self._config = config_flags.DEFINE_config_file(
       "config", None, f"Config file; a variant follows a colon; default: {default.name}."
     )
@@ -89,9 +89,9 @@ class Flags:
     try:
       config.load_plugins(_plugins(argv))  # before the config file, whose sections come from them
       given = dict(_given(argv))
-      self._plugins = _plugins(argv) if "config.plugins" in given else None
+      self._without = given.get("config.plugins") == ""  # an empty list goes without the plug-ins of a finished run
       if "workdir" in given and "config" not in given:
-        config.read(epath.Path(given["workdir"]), self._plugins)  # loads the plug-ins that the run was made with
+        self._read(epath.Path(given["workdir"]))  # loads the plug-ins that the run was made with
       if any(argument.startswith("-") and argument.lstrip("-") in _HELP for argument in argv[1:]):
         print(self._help())
         sys.exit(0)
@@ -135,12 +135,17 @@ class Flags:
     given = config_flags.get_override_values(flags.FLAGS["config"])
     learns = stage in _LEARNING and given.get("constraint", "labels") != "labels"
     if (stage in USING or learns) and not self._from_file and self._sweep.value is None:
-      known = config.read(workdir, self._plugins)
+      known = self._read(workdir)
       if known is not None:
-        return config.changed(known, given)
+        changed = config.changed(known, given)
+        return dataclasses.replace(changed, plugins=tuple(dict.fromkeys((*known.plugins, *changed.plugins))))
     values = config.sweep_point(self._config.value.to_dict(), file, self._sweep.value, given)
     checked = config.parse(values)
     return dataclasses.replace(checked, plugins=config.load_plugins(()))  # those of the config file and of the flag
+
+  def _read(self, workdir: epath.Path) -> config.Config | None:
+    """Reads the config of a workdir, with its plug-ins unless the flag gives an empty list."""
+    return config.read(workdir, () if self._without else None)
 
   def _help(self) -> str:
     lines = [self._usage, "", "Flags:"]
