@@ -11,7 +11,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-_LONGEST = ("test_run.py", "test_resume.py", "test_use_run.py", "test_extending.py", "test_old_workdir.py")
+_LONGEST = (
+  *("test_run.py", "test_resume.py", "test_use_run.py", "test_extending.py", "test_old_workdir.py"),
+  *("test_parallel.py", "test_benchmark.py", "test_audit.py", "test_classifier_scores.py"),
+)
 
 
 def pytest_collection_modifyitems(items):
