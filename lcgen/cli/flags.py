@@ -162,7 +162,7 @@ def refuse(reason: str) -> NoReturn:
 
 def _given(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
   """Yields name and value of each flag, written as one argument or as two."""
-  for argument, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+  for argument, following in zip(argv[1:], [*argv[2:], ""], strict=False):  # without flags there is nothing
     name, sign, value = argument.lstrip("-").partition("=")
     yield name, value if sign else following
 

