@@ -18,7 +18,7 @@ _LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-  """What takes longest comes first, so that no worker is left with it at the end."""
+  """Starts with what takes longest, so that no worker is left with it at the end."""
   items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 

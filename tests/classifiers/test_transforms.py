@@ -419,7 +419,7 @@ def test_augmix_weights_sum_to_one(monkeypatch):
 
 
 def test_augmix_without_severity_moves_and_inverts_nothing():
-  """Of black and white posterisation to 4 bits takes the last 15 levels of white; the rest changes nothing."""
+  """Posterisation to 4 bits takes the last 15 levels of white; the rest leaves black and white as they are."""
   unit = np.random.default_rng(0).integers(0, 2, (ROOM, HEIGHT, WIDTH, 1)).astype(np.float32)
   augment = jax.jit(functools.partial(transforms.augmix, severity=0, width=1, depth=2, alpha=1.0))
   result = np.asarray(augment(KEY, unit))

@@ -25,7 +25,7 @@ def entropy64(probabilities):
 
 @pytest.fixture(scope="module")
 def digits():
-  """What the command starts from by default."""
+  """Gives what the command starts from by default."""
   return sources.load(DataSettings(validation=0.0, test=0.2))
 
 

@@ -123,7 +123,7 @@ refine = jax.jit(functools.partial(samplers.refine, KEY, prior=prior), static_ar
 
 
 def refined(bound, rounds, step_size=0.0, noise=0.0):
-  """What is kept of 400 latents, their first draws, and all attempts, `[rounds, 400, 3]`."""
+  """Returns what is kept of 400 latents, their first draws, and all attempts, `[rounds, 400, 3]`."""
   SEEN.clear()
   latents = prior(jax.random.key(7), 400)
   kept = refine(Watched(bound), latents, settings=Refine(2, step_size, noise, rounds))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from lcgen.runtime import errors
-from tests.support import torch_archives
 from tests.support.torch_archives import (
   BEGIN,
   BUILDERS,
@@ -35,16 +34,6 @@ from tests.support.torch_archives import (
 )
 
 MEMORY = 400_000  # what Python's own objects take beside the bytes of a small file
-
-
-@pytest.fixture
-def read(tmp_path):
-  return functools.partial(torch_archives.read_bytes, tmp_path / "file.pt")
-
-
-@pytest.fixture
-def refused(tmp_path):
-  return functools.partial(torch_archives.check_refused, tmp_path / "file.pt")
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
-"""What is read from files of `torch.save`, and what such a file must agree with to be read."""
+"""Checks what is read from files of `torch.save`, and what such a file must agree with to be read."""
 
-import functools
 import struct
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 
 from lcgen.data import torch_files
 from lcgen.runtime import errors
-from tests.support import torch_archives
 from tests.support.torch_archives import (
   BUILDERS,
   CONTAINERS,
@@ -35,16 +33,6 @@ DTYPES = {
   "Byte": "u1",
   "Bool": "?",
 }
-
-
-@pytest.fixture
-def read(tmp_path):
-  return functools.partial(torch_archives.read_bytes, tmp_path / "file.pt")
-
-
-@pytest.fixture
-def refused(tmp_path):
-  return functools.partial(torch_archives.check_refused, tmp_path / "file.pt")
 
 
 def same(array, expected):

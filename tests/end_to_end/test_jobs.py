@@ -1,4 +1,4 @@
-"""What starts runs on clusters, as far as one machine can try it: stubs of SLURM's commands, no Kubernetes."""
+"""Starts runs as on clusters, as far as one machine can: stubs of SLURM's commands, no Kubernetes."""
 
 import os
 import random

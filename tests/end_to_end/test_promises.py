@@ -1,4 +1,4 @@
-"""What the default config's constraints are worth, held to it: minutes of training, no label where a rule is learnt."""
+"""Holds the default config's constraints to their worth: minutes of training, no label where a rule is learnt."""
 
 import functools
 

@@ -46,7 +46,7 @@ def disturb(phase, number, start, workdir):
 
 
 def newest_step(workdir, phase):
-  """Of the phase's checkpoints."""
+  """Finds the step of the phase's newest checkpoint."""
   folder = next(path for path in (workdir / "checkpoints").iterdir() if path.name.partition("-")[0] == phase)
   return max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 

@@ -1,4 +1,4 @@
-"""What the VAE is scored by between the epochs of its training."""
+"""Checks the scores of the VAE between the epochs of its training."""
 
 import types
 

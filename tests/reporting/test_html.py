@@ -237,7 +237,7 @@ def test_highlighted_cells():
 
 
 def coloured(values, **options):
-  """Of every cell of a heat map its text and its colours: of the ground and of the text, light and dark."""
+  """Lists the cells of a heat map: text, and colours of ground and text, light and dark."""
   names = [[str(i) for i in range(length)] for length in np.shape(values)]
   cells = re.findall(r"<td([^>]*)>([^<]+)</td>", html.heat_map(*names, values, "caption", html.Scale(**options)))
   return [(text, re.findall(r"#\w+", style)) for style, text in cells]

@@ -102,7 +102,7 @@ def write(workdir, found, phases=PHASES):
 
 
 def write_more(workdir):
-  """What the stages `audit`, of an older version, and `learning_curve` leave."""
+  """Gives what the stages `audit`, of an older version, and `learning_curve` leave."""
   table = tables.Table("The caption of the audit", ["arm", "gain"], [["`clip`", "+1.0"]], "Its note")
   (workdir / "audit.json").write_text(json.dumps({"tables": [table._asdict()]}))
   given = drawn(ARMS, SETS, 2)
@@ -116,7 +116,7 @@ def read(workdir):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-  """Of a run with audit and learning curve, reported."""
+  """Reports a run with audit and learning curve."""
   workdir = write(tmp_path_factory.mktemp("page") / "run", everything())
   write_more(workdir)
   report.build(workdir, quiet=True)

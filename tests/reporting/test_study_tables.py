@@ -46,7 +46,7 @@ def curve(arms=("none", "latent_constraints", "clip"), seeds=4):
 
 
 def audit(seeds=3, output_limit=2.0):
-  """What `Audit.run` returns, and what the pipeline adds."""
+  """Builds what `Audit.run` returns, with what the pipeline adds."""
   arms = {share: f"latent_constraints{suffix}" for share, suffix in ((0.125, ""), (0.5, ":share=0.5"))}
   shares = [
     {

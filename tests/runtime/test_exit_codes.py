@@ -1,4 +1,4 @@
-"""What the machine refuses ends a run with a sentence, and the same command goes on once it no longer does."""
+"""Refusals of the machine end a run with a sentence; the same command goes on once they are over."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT do in a process."""
+"""Checks what SIGTERM and SIGINT do in a process."""
 
 import os
 import signal

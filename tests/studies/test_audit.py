@@ -118,7 +118,7 @@ def test_every_condition_that_differs_from_the_run_is_changed_alone(audited, cha
 
 
 def test_a_schedule_of_ones_own_is_changed_too(audited):
-  """Where rates agree and schedules do not, there is a row that changes the schedule alone."""
+  """A row changes the schedule alone where rates agree and schedules do not."""
   found, _ = audited(audit__learning_rate=0.001)
   assert words(found) == [FIRST, *SWITCHES[:4], SWITCHES[5], LAST]
 

@@ -1,4 +1,4 @@
-"""What a step costs by the compiler's own count, and that nothing is lost around it; no absolute times."""
+"""Checks a step's cost by the compiler's own count, and that nothing is lost around it; no absolute times."""
 
 import dataclasses
 import json

@@ -79,7 +79,7 @@ def write_all(folder, train=50, test=20):
 
 
 def addresses(base, folder):
-  """What the builders are told: `{set: {"url_infos": {url: [size, sha256, name]}, "md5s": {url: md5}}}`."""
+  """Tells the builders: `{set: {"url_infos": {url: [size, sha256, name]}, "md5s": {url: md5}}}`."""
   entry = lambda name: {f"{base}/{name}": [(folder / name).stat().st_size, _digest(folder / name, "sha256"), name]}
   mnist = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
   files = {

@@ -25,7 +25,7 @@ _OPTIONS = (
 
 
 class Opened(NamedTuple):
-  """What happened while a page was opened: messages of errors in the console, and addresses that were asked for."""
+  """Records the opening of a page: errors in the console, and addresses that were asked for."""
 
   errors: list[str]
   requests: list[str]
@@ -101,7 +101,7 @@ def page_overflow(driver):
 
 
 def images_of(driver):
-  """Of every image: `{"alt": text, "width": pixels of the file, "height": the same}`."""
+  """Lists every image: `{"alt": text, "width": pixels of the file, "height": the same}`."""
   return driver.execute_script("""
     return Array.from(document.images,
       image => ({alt: image.alt, width: image.naturalWidth, height: image.naturalHeight}))""")
@@ -139,7 +139,7 @@ def font_sizes(driver, selector):
 
 
 def contrasts(driver):
-  """Of every text that is to be seen: `{"tag", "text", "ratio": contrast to what lies behind it (WCAG 2)}`."""
+  """Lists every visible text: `{"tag", "text", "ratio": contrast to what lies behind it (WCAG 2)}`."""
   return driver.execute_script("""
     const pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
     const colours = new Map();

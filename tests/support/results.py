@@ -28,7 +28,7 @@ FEW = {  # the least that `results.json` can hold
 
 
 def scored(by_arm):
-  """What `Scorer.test` returns, from `{arm: {test set: [accuracy of each seed]}}`; NLL is 1 - accuracy."""
+  """Gives what `Scorer.test` returns, from `{arm: {test set: [accuracy of each seed]}}`; NLL is 1 - accuracy."""
   arms, summaries = {}, {}
   for arm, accuracies in by_arm.items():
     arms[arm] = {one: _scores(one, values) for one, values in accuracies.items()}
@@ -41,7 +41,7 @@ def scored(by_arm):
 
 
 def study(by_arm):
-  """What a study's file adds to the scores of these arms."""
+  """Gives what a study's file adds to the scores of these arms."""
   seeds = len(next(iter(next(iter(by_arm.values())).values())))
   return {"schema": 1, "seeds": list(range(seeds)), "roles": roles(by_arm)}
 
@@ -71,7 +71,7 @@ def drawn(arms=ARMS, sets=SETS, seeds=4, effect=0.02, noise=0.004):
 
 
 def compared(given):
-  """Of every arm and score of a table of gains, the accuracies of the arm and those of `none`."""
+  """Pairs the accuracies of each arm with those of `none`, for every score of a table of gains."""
   wanted = [score for score in tables.scores(results(given)) if score.kind in ("set", "mean")]
   return {
     (arm, score.name): (np.array(values), np.array(score.values["none"]))

@@ -98,7 +98,7 @@ BUILDERS = {"zip": zipped, "legacy": legacy}
 
 
 def read_bytes(path, data):
-  """What is read from a file of these bytes."""
+  """Reads a file of these bytes."""
   path.write_bytes(data)
   return torch_files.read(path)
 

@@ -1,4 +1,4 @@
-"""What is fast stays fast: times against each other in one run, in turns, with wide bounds."""
+"""Compares times in one run, in turns, with wide bounds: fast things stay fast."""
 
 import jax
 import pytest
@@ -18,7 +18,7 @@ def fastest(*functions):
 
 
 def seconds(name, **changes):
-  """Of the fastest step of one seed inside the loop."""
+  """Times the fastest step of one seed inside the loop."""
   bench = bench_of(**{"benchmark__chunks": 4, "train__chunk_steps": 20} | changes)
   phase, data = benchmark.prepare(bench, name)
   return lambda: min(benchmark.loop_seconds(bench, phase, data)[0]) / len(bench.context.seeds)
