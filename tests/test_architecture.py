@@ -1,11 +1,12 @@
 import ast
-import importlib.util
 import itertools
 import pathlib
 import re
 import subprocess
 import sys
 
+import draw_architecture as drawing
+import import_graph
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -13,22 +14,17 @@ PACKAGE = ROOT / "lcgen"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LINES, PARAMETERS, FLOORS, CHAIN, FORWARDING_LINES = 400, 8, 10, 14, 12  # at most
 
-_spec = importlib.util.spec_from_file_location("draw_architecture", ROOT / "docs" / "draw_architecture.py")
-drawing = importlib.util.module_from_spec(_spec)
-sys.modules["draw_architecture"] = drawing  # dataclasses look their module up
-_spec.loader.exec_module(drawing)
-
-ORDERED = [name for floor in drawing.ORDER for name in floor]
+ORDERED = [name for floor in import_graph.ORDER for name in floor]
 WINGS = sorted(path for name in ORDERED if (path := PACKAGE / name).is_dir())
 
 
 @pytest.fixture(scope="module")
 def house():
-  return drawing.read(PACKAGE)
+  return import_graph.read(PACKAGE)
 
 
 def test_imports_go_down(house):
-  assert drawing.upward(house) == []
+  assert import_graph.upward(house) == []
 
 
 def test_every_wing_of_the_order_exists(house):
@@ -37,7 +33,7 @@ def test_every_wing_of_the_order_exists(house):
 
 def test_the_config_reads_settings_alone(house):
   read = [one.target for one in house.imports if one.source == "config"]
-  assert [name for name in read if not name.endswith(".settings") and drawing.wing(name) != "runtime"] == []
+  assert [name for name in read if not name.endswith(".settings") and import_graph.wing(name) != "runtime"] == []
 
 
 def test_names_that_forward_do_nothing_else(house):
@@ -45,7 +41,7 @@ def test_names_that_forward_do_nothing_else(house):
 
 
 def test_the_house_is_low(house):
-  found = drawing.measure(house)
+  found = import_graph.measure(house)
   assert found.circles == []
   assert found.wing_circles == []
   assert found.floors <= FLOORS
@@ -140,7 +136,7 @@ def _package(folder, files):
     for parent in path.relative_to(folder).parents[:-1]:
       (folder / parent / "__init__.py").touch()
     path.write_text(text)
-  return drawing.read(folder / "pack")
+  return import_graph.read(folder / "pack")
 
 
 ORDER = [["low"], ["left", "right"], ["high"]]
@@ -154,13 +150,13 @@ FILES = {
 
 
 def test_measure_finds_a_known_chain(tmp_path):
-  found = drawing.measure(tree := _package(tmp_path, FILES))
+  found = import_graph.measure(tree := _package(tmp_path, FILES))
   assert found.chain == ["high.e", "left.c", "low.b", "low.a"]
   assert (found.wings, found.floors, found.wing_arrows) == (4, 3, 4)
   assert (found.files, found.arrows, found.lazy) == (9, 5, 1)
   assert found.longest_file == ("high.e", 5)
   assert found.circles == found.wing_circles == []
-  assert drawing.upward(tree, ORDER) == []
+  assert import_graph.upward(tree, ORDER) == []
   assert tree.purposes["low.a"] == "Does the least."
   assert {one.kind for one in tree.imports if one.source in ("right.d", "high.e")} == {"typing", "top", "lazy"}
 
@@ -176,11 +172,13 @@ def test_measure_finds_a_known_chain(tmp_path):
   ],
 )
 def test_upward_imports_are_found(tmp_path, name, text, says):
-  assert drawing.upward(_package(tmp_path, FILES | {name: text}), ORDER) == [says]
+  assert import_graph.upward(_package(tmp_path, FILES | {name: text}), ORDER) == [says]
 
 
 def test_circles_are_found_and_are_one_link(tmp_path):
-  found = drawing.measure(_package(tmp_path, FILES | {"low/a.py": "def f():\n  from pack.low import b\n  return b\n"}))
+  found = import_graph.measure(
+    _package(tmp_path, FILES | {"low/a.py": "def f():\n  from pack.low import b\n  return b\n"})
+  )
   assert found.circles == [["low.a", "low.b"]]
   assert found.wing_circles == []
   assert found.chain == ["high.e", "left.c", "low.a+low.b"]
@@ -188,7 +186,7 @@ def test_circles_are_found_and_are_one_link(tmp_path):
 
 def test_the_script_beside_the_package_is_a_file_and_no_wing(tmp_path):
   (tmp_path / "run.py").write_text("from pack.high import e\n")
-  found = drawing.measure(_package(tmp_path, FILES))
+  found = import_graph.measure(_package(tmp_path, FILES))
   assert found.chain[0] == "run"
   assert (found.wings, found.floors, found.files) == (4, 3, 10)
 
@@ -202,13 +200,13 @@ def test_names_that_forward_may_import_upwards_and_nobody_imports_them(tmp_path)
     "rules.py": "from pack.cli.b import *\n",
   }
   tree = _package(tmp_path, files)
-  assert drawing.upward(tree) == ["data.c:2 imports rules, which is for users"]
+  assert import_graph.upward(tree) == ["data.c:2 imports rules, which is for users"]
   assert "rules" not in tree.house()
-  assert drawing.measure(tree).wing_circles == []
+  assert import_graph.measure(tree).wing_circles == []
 
 
 def test_reduced_leaves_out_what_a_longer_way_says():
-  assert drawing.reduced({"a": set(), "b": {"a"}, "c": {"a", "b"}}) == {"a": set(), "b": {"a"}, "c": {"b"}}
+  assert import_graph.reduced({"a": set(), "b": {"a"}, "c": {"a", "b"}}) == {"a": set(), "b": {"a"}, "c": {"b"}}
 
 
 def test_the_picture_is_the_same_each_time_and_valid(tmp_path):

@@ -13,6 +13,7 @@ from lcgen.constraints.critic_batch import CriticBatch, Exemplars
 from lcgen.constraints.settings import RuleSettings
 from lcgen.generator.base import Generator
 from lcgen.generator.frozen import Frozen
+from lcgen.training import loop
 from lcgen.training.context import Context
 from lcgen.training.train_state import Batch
 
@@ -45,14 +46,6 @@ class ConstraintSource:
   prepare: Callable[[Any], Any] = lambda batch: batch
   pool: np.ndarray | None = None
 
-  def phase_name(self, phase: str) -> str:
-    """Gives the name of one of its phases."""
-    return f"{self.name}/{phase}".lstrip("/")
-
-  def keys_name(self, phase: str) -> str:
-    """Gives the name of the random keys of one of its phases."""
-    return f"{self.kind}/{phase}".lstrip("/")
-
   def critic_weights(self, weights: Any) -> dict[str, float]:
     """Gives the weights of a phase's settings, adapted to this source."""
     given = dataclasses.asdict(weights)
@@ -61,6 +54,30 @@ class ConstraintSource:
   def steps(self, batch_size: int, epochs: int) -> int:
     """Counts the steps of a phase whose settings have this batch size and number of epochs."""
     return self.epoch_size // batch_size * (self.epochs or epochs)
+
+  def phase(self, name: str, step: Callable, batch_size: int, epochs: int, context: Context, **own: Any) -> loop.Phase:
+    """Builds a phase that trains on this source.
+
+    Args:
+      name: of the phase, without this source's prefix.
+      step: `(state, frozen, batch, key) -> (state, metrics)`.
+      batch_size: rows of a step.
+      epochs: in the phase's settings.
+      context: of the run.
+      **own: the phase's `init` and `frozen`.
+    """
+    return loop.Phase(
+      name=f"{self.name}/{name}".lstrip("/"),
+      kind=name,
+      run_steps=loop.OneByOne(step, self.prepare),
+      keys=context.keys(f"{self.kind}/{name}".lstrip("/")),
+      batch_size=batch_size,
+      epoch_size=self.epoch_size,
+      epochs=self.epochs or epochs,
+      stage="actor_critic",
+      pool=self.pool,
+      **own,
+    )
 
 
 def labels(context: Context, name: str = "", pool: np.ndarray | None = None) -> ConstraintSource:

@@ -116,16 +116,4 @@ def phase(
     conditions = jax.nn.one_hot(jnp.arange(rows) % source.classes, source.classes)
     return EnergyState(own, own.params, chains, conditions, jnp.zeros((), jnp.int32))
 
-  return loop.Phase(
-    name=source.phase_name(NAME),
-    kind=NAME,
-    run_steps=loop.OneByOne(step, source.prepare),
-    init=init,
-    frozen=frozen,
-    keys=context.keys(source.keys_name(NAME)),
-    batch_size=rows,
-    epoch_size=source.epoch_size,
-    epochs=source.epochs or settings.epochs,
-    stage="actor_critic",
-    pool=source.pool,
-  )
+  return source.phase(NAME, step, rows, settings.epochs, context, init=init, frozen=frozen)

@@ -149,16 +149,6 @@ def phase(
     ]
     return ActorCriticState(*states, states[0].params, jnp.zeros((), jnp.int32))
 
-  return loop.Phase(
-    name=source.phase_name(NAME),
-    kind=NAME,
-    run_steps=loop.OneByOne(functools.partial(actor_critic_step, game=game), source.prepare),
-    init=init,
-    frozen=frozen,
-    keys=context.keys(source.keys_name(NAME)),
-    batch_size=rows,
-    epoch_size=source.epoch_size,
-    epochs=source.epochs or settings.epochs,
-    stage=NAME,
-    pool=source.pool,
+  return source.phase(
+    NAME, functools.partial(actor_critic_step, game=game), rows, settings.epochs, context, init=init, frozen=frozen
   )

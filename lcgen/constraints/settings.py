@@ -48,20 +48,26 @@ class ActorWeights:
 
 
 @dataclasses.dataclass(frozen=True)
-class GameSettings:
-  """The game of actor and critic, phase 2."""
+class _LatentNetworks:
+  """The networks on latents, actor and critics, and their Adam."""
 
   hidden_dim: int = models.hidden_dim(256)
   depth: int = models.depth(4)
-  critic_batch_norm: bool = field(
-    False, switch, "Batch norm in the critic: the paper's text has it, its figure and its code do not."
-  )
-  epochs: int = training.epochs(80)
   batch_size: int = training.batch_size(128)
   learning_rate: float = training.learning_rate(5e-4)
   schedule: str = training.schedule("constant")
   beta1: float = training.beta1(0.0)
   beta2: float = training.beta2(0.99)
+
+
+@dataclasses.dataclass(frozen=True)
+class GameSettings(_LatentNetworks):
+  """The game of actor and critic, phase 2."""
+
+  critic_batch_norm: bool = field(
+    False, switch, "Batch norm in the critic: the paper's text has it, its figure and its code do not."
+  )
+  epochs: int = training.epochs(80)
   critic_steps: int = field(1, at_least(1), "Updates of the critic for each update of the actor.")
   critic_weights: CriticWeights = section(CriticWeights)
   actor_weights: ActorWeights = section(ActorWeights)
@@ -97,17 +103,10 @@ class ChainSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class EnergySettings:
+class EnergySettings(_LatentNetworks):
   """The energy of constraints, for sampling by gradients."""
 
-  hidden_dim: int = models.hidden_dim(256)
-  depth: int = models.depth(4)
   epochs: int = training.epochs(40)
-  batch_size: int = training.batch_size(128)
-  learning_rate: float = training.learning_rate(5e-4)
-  schedule: str = training.schedule("constant")
-  beta1: float = training.beta1(0.0)
-  beta2: float = training.beta2(0.99)
   critic_weights: EnergyWeights = section(EnergyWeights)
   chain: ChainSettings = section(ChainSettings)
   average_decay: float = field(0.995, decay, "Decay of the moving average of the energy that samples.")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -11,58 +10,18 @@ import pytest
 from scipy import stats
 
 from lcgen import config
-from lcgen.api import build
-from lcgen.classifiers import arm_phase, arms, labelled, policies, transforms
+from lcgen.classifiers import arm_phase, labelled, policies, transforms
 from lcgen.classifiers.arms import POLICIES, SOURCES
 from lcgen.constraints import algebra, samplers
 from lcgen.data import ranges
 from lcgen.generator.frozen import decode
-from lcgen.runtime import errors, registry
-from tests.support.helpers import FACTS, config_of, context_of, squares, tree_bytes
-from tests.support.untrained import init_of, tools_of
+from tests.classifiers.conftest import CLASSES, KEYS, LIMIT, MEMBERS, SHARE, SIZE, keys, over_keys
+from tests.support.helpers import tree_bytes
+from tests.support.untrained import tools_of
 
-SIZE, CLASSES, KEYS, SHARE = 16, 4, 64, 0.25
-LIMIT = ranges.MODEL_LIMIT
-# Of the stored images; the first lies in no class, and stands where tables are filled up.
-MEMBERS = ((4, 8, 12, 16), (5,), (6, 10, 14, 18, 22, 26), (7, 11))
 OF_SOURCES = tuple(f"latent_constraints:source={source}" for source in SOURCES)
 REPLACING = tuple(name for name, spec in POLICIES.items() if "share" in spec.settings)
 ARMS = (*POLICIES, *OF_SOURCES[1:])
-
-
-@pytest.fixture(scope="module")
-def world():
-  """Networks that nobody trained, statistics that change something, a batch, and other images by class."""
-  settings = config_of("smoke", sample__refine__steps=3, edit__steps=5, classifier__share=SHARE)
-  context = context_of(settings, FACTS)
-  tools = tools_of(settings, context)
-  stored = squares(seed=1).images
-  stored[0] = 255
-  rows = np.zeros((CLASSES, 6), np.int32)
-  for own, members in zip(rows, MEMBERS, strict=True):
-    own[: len(members)] = members
-  frozen = jax.jit(init_of(context, build.constraint(settings)))(jax.random.key(0)).replace(
-    labelled=labelled.Labelled(jnp.asarray(rows), jnp.array([len(own) for own in MEMBERS]), jnp.asarray(stored)),
-  )
-  # Sure of classes, as after training.
-  frozen = frozen.replace(energy=jax.tree.map(lambda leaf: 8 * leaf, frozen.energy))
-  gain = np.random.default_rng(0).uniform(0.2, 1, frozen.decoder_gain.shape)
-  frozen = frozen.replace(
-    calibration=frozen.calibration**2, decoder_gain=jnp.asarray(gain, jnp.float32), decoder_error=jnp.array(0.3)
-  )
-  batch = squares(SIZE)
-  batch.images[3] = 255  # the end of the range
-  images, labels = tools.prepare(jnp.asarray(batch.images)), jax.nn.one_hot(batch.labels, CLASSES)
-  return types.SimpleNamespace(
-    settings=settings,
-    context=context,
-    tools=tools,
-    frozen=frozen,
-    images=images,
-    labels=labels,
-    stored=stored,
-    bytes=tree_bytes((images, labels, frozen)),
-  )
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +65,6 @@ def by_hand(world):
     return [np.asarray(part) for part in jax.vmap(lambda key: one(key, source, calibrate))(keys())]
 
   return _by_hand
-
-
-def keys():
-  return jax.random.split(jax.random.key(7), KEYS)
-
-
-def over_keys(policy):
-  """Not compiled as a whole: one operation after another is the same for all arms, and compiles once."""
-  return jax.vmap(policy, (0, None, None, None))
 
 
 def changed(images, world):
@@ -427,61 +377,3 @@ def test_augmix_adds_two_views_that_count_for_nothing_but_consistency(world, dra
     np.testing.assert_array_equal(weights[:, view], counted if view == 0 else np.zeros_like(counted))
   for one, other in ((0, 1), (0, 2), (1, 2)):
     assert (images[:, one] != images[:, other]).any(axis=(2, 3, 4)).mean() > 0.9
-
-
-@pytest.fixture
-def vignette():
-  """A policy of a plug-in, which darkens images towards their border."""
-  with registry.temporary(POLICIES, policies._BUILDERS):
-
-    @policies.register("vignette", control=True)
-    def function(key, images, labels, frozen, *, strength=0.5, jitter=0.0):
-      del frozen
-      y, x = jnp.meshgrid(*(jnp.linspace(-1, 1, size) for size in images.shape[1:3]), indexing="ij")
-      dark = strength * (y**2 + x**2) / 2 + jitter * jax.random.uniform(key)
-      return images - dark[None, ..., None] * (images + LIMIT), labels, jnp.ones(len(images))
-
-    yield function
-
-
-def test_a_policy_of_a_plug_in_is_an_arm_with_settings_and_a_role(world, vignette):
-  assert arms.parse("vignette:strength=0.3") == [("vignette", {"strength": 0.3, "jitter": 0.0})]
-  assert arms.role("vignette:strength=0.3") == "control"
-  assert arms.controls()[-1] == "vignette"
-  assert config.changed(world.settings, {"classifier.arms": "none,vignette:strength=0.3"}).classifier.arms == (
-    "none",
-    "vignette:strength=0.3",
-  )
-  for text, words in (("vignette:power=1", "it has strength, jitter"), ("vignete", "the nearest is vignette")):
-    with pytest.raises(errors.InputError, match=words):
-      arms.parse(text)
-  policy = policies.build("vignette:strength=0.3+none", world.tools).policy
-  images, labels, weights = policy(keys()[0], world.images, world.labels, world.frozen)
-  expected, _, _ = vignette(keys()[0], world.images, world.labels, None, strength=0.3)
-  np.testing.assert_array_equal(images, expected)
-  assert np.abs(np.asarray(images) - np.asarray(world.images)).max() > 0.3
-  np.testing.assert_array_equal(labels, world.labels)
-  assert np.all(np.asarray(weights) == 1)
-
-
-def test_a_policy_of_a_plug_in_is_the_same_bit_by_bit_inside_the_comparison(world, vignette):
-  """Its classifier depends on the key and the batch alone, whatever other arms are trained in the same program."""
-
-  def train(*texts):
-    phase = arm_phase.phase(world.context, world.settings.classifier, world.tools, world.frozen, arms=texts)
-    data = {"image": jnp.asarray(squares().images), "label": jnp.asarray(squares().labels)}
-    rows = jnp.arange(3 * SIZE).reshape(3, SIZE)
-    return jax.jit(phase.run_steps)(phase.init(keys()[0]), world.frozen, data, rows, keys()[1:4])
-
-  text = "vignette:strength=0.3:jitter=0.1"
-  (state, metrics), (again, _), (joined, terms) = train(text), train(text), train("none", text)
-  assert tree_bytes(state) == tree_bytes(again)
-  assert tree_bytes((state[text], metrics[text])) == tree_bytes((joined[text], terms[text]))
-  assert tree_bytes(joined["none"]) != tree_bytes(joined[text])
-
-
-def test_a_policy_of_a_plug_in_takes_no_name_of_another(vignette):
-  for name in ("vignette", "mixup", "latent_constraints"):
-    with pytest.raises(errors.InputError, match=f"policy '{name}': there is one of this name already"):
-      policies.register(name)(lambda key, images, labels, frozen: (images, labels, jnp.ones(len(images))))
-  assert "vignette" in POLICIES

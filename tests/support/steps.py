@@ -49,3 +49,9 @@ def check_loss_falls(context, phase):
   for index in range(60):
     state, metrics = step(state, phase.frozen, images, jax.random.key(index))
   assert metrics["loss"] < 0.8 * start
+
+
+def in_training(function):
+  """As training steps call it: on `[steps, runs]` keys and batches, the runs side by side."""
+  step = lambda carry, inputs: (carry, jax.vmap(function)(*inputs))
+  return jax.jit(lambda keys, *batches: jax.lax.scan(step, None, (keys, *batches))[1])
