@@ -16,7 +16,6 @@ SIGNALS = {  # those of all other moments are up to the fault injection
 # Longer than smoke, so that there is time to kill every phase between two checkpoints.
 LONGER = [
   "--config=configs/mnist5k.py:smoke",
-  "--config.seeds=1",
   "--config.actor_critic.epochs=40",
   "--config.classifier.epochs=30",
   "--config.classifier.arms=none",

@@ -106,14 +106,16 @@ def test_stages_come_one_by_one_and_keep_the_vae(run, tmp_path, smoke, read_resu
 
 
 def test_inspect_trains_nothing(run, tmp_path):
-  code, stdout, stderr = run("--config=configs/mnist5k.py:paper", f"--workdir={tmp_path}", "--stage=inspect")
+  asked = (SMOKE, "--config.vae.output_limit=1", "--config.vae.kl_weight=0.001", "--config.classifier.share=0.1")
+  code, stdout, stderr = run(*asked, f"--workdir={tmp_path}", "--stage=inspect")
   assert code == 0, stderr
   found = json.loads((tmp_path / "inspect.json").read_text())
-  assert found["parameters"].items() >= {"vae": 8_966_928, "actor": 23_101_440, "critic": 18_907_137}.items()
-  assert found["parameters"]["classifier"] == 102_026
-  assert found["observation_sigma"] == pytest.approx(0.25 * np.sqrt(0.00025 * 784 / 2))
+  networks = {"vae", "actor", "critic", "energy", "classifier", "judge"}
+  assert set(found["parameters"]) == networks
+  assert all(count > 0 for count in found["parameters"].values())
+  assert found["observation_sigma"] == pytest.approx(0.25 * np.sqrt(0.001 * 784 / 2))
   assert 0.85 < found["reconstruction_floor"] < 0.95
-  assert found["replaced_per_batch"] == 4
+  assert found["replaced_per_batch"] == 3
   assert "does not reach all data values" in stdout
   assert "decoder/" in stdout
   assert [path.name for path in tmp_path.iterdir()] == ["inspect.json"]

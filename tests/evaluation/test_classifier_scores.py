@@ -115,7 +115,7 @@ def test_calibration_error_by_hand():
 
 
 def test_families_of_corruptions_are_summarized():
-  scorer, _ = make()
+  scorer, _ = make(12)
   wanted = test_sets.expand(["test", "generated_cifar10_c/brightness"])
   found = scorer.test(Linear(), {"arm": jnp.asarray(weights(0))}, wanted)
   scores, summary = found["arms"]["arm"], found["robustness"]["arm"]["generated_cifar10_c"]
@@ -191,7 +191,7 @@ def test_the_mean_of_generated_sets():
 def test_one_compilation_scores_all_sets():
   counted = jax.jit(chex.assert_max_traces(score, n=1))
   names = ["test", "generated_cifar10_c/gaussian_noise", "generated_mnist_c/rotate", "dirty_mnist"]
-  results, _ = scores(names, soft_split(23), 10, counted)
+  results, _ = scores(names, soft_split(23), 12, counted)
   assert len(results["fake"]) == 1 + 5 + 1 + 3 + 1
 
 

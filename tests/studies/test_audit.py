@@ -217,7 +217,13 @@ def test_arms_of_a_condition():
 
 
 def test_a_run_is_audited(run_aside):
-  less = ("audit.shares=0.5", "audit.learning_rate=0.001", "audit.schedule=cosine", "train.chunk_steps=11")
+  less = (
+    "audit.shares=0.5",
+    "audit.learning_rate=0.001",
+    "audit.schedule=cosine",
+    "train.chunk_steps=11",
+    "evaluate.sets=test",
+  )
   workdir, stdout = run_aside("audit", *(f"--config.{value}" for value in less))
   found, own = (json.loads((workdir / f"{name}.json").read_text()) for name in ("audit", "results"))
   own = own["arms"]

@@ -106,7 +106,7 @@ def test_a_point_is_trained_on_its_share_of_the_labels(curve):
 
 
 def test_a_run_on_shares_of_the_labels(run_aside):
-  workdir, stdout = run_aside("learning_curve")
+  workdir, stdout = run_aside("learning_curve", twice=True)
   found, own = (json.loads((workdir / f"{name}.json").read_text()) for name in ("learning_curve", "results"))
   assert [(point["share"], point["labelled"]) for point in found["points"]] == [(0.2, 70), (1.0, 360)]
   for point in found["points"]:
