@@ -61,6 +61,7 @@ def open_report(driver, path, width, scheme):
   driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
   features = [{"name": "prefers-color-scheme", "value": scheme}]
   driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+  driver.get("about:blank")  # ends what the browser's own first page still loads
   for log in ("browser", "performance"):
     driver.get_log(log)  # what earlier pages left
   driver.get(path.resolve().as_uri())
