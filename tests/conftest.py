@@ -46,21 +46,18 @@ def common(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def compilations(common):
-  """Environment of the test suite's processes: they share what they compile.
-
-  LLVM's optimisations would take most of their time: the processes go without, unless XLA_FLAGS says otherwise.
-  """
+  """Environment of the test suite's processes, which share what they compile, without most of LLVM's optimisations."""
   return {
     "JAX_COMPILATION_CACHE_DIR": str(common / "compilations"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
   }
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compiled_once(tmp_path_factory):
-  """The suite's own processes keep what they compile too, each in a folder of its own."""
-  jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compilations")))
+def _compiled_once(compilations):
+  """The suite's own processes share it too."""
+  jax.config.update("jax_compilation_cache_dir", compilations["JAX_COMPILATION_CACHE_DIR"])
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 

@@ -43,6 +43,7 @@ def test_a_finished_stage_is_not_done_again(run, workdir):
   assert files() == before
 
 
+@pytest.mark.slow  # the recipe of a generator, in `test_extending.py`, is sampled from without its config too
 def test_its_samples_are_written_without_the_config(run, workdir, tmp_path):
   """The workdir says which generator it is; the judge, which a certificate takes, is trained first."""
   code, _, stderr = run(f"--workdir={workdir}", "--stage=sample", "--config.sample.count=2")

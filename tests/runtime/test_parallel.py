@@ -25,8 +25,8 @@ SMOKE = [
 NEAR = 1e-5
 
 
-def devices(compilations, count):
-  return {"XLA_FLAGS": f"{compilations['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"}
+def devices(count):
+  return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,7 @@ def trained(tmp_path_factory, compilations):
     address = f"localhost:{free_port()}"
     joined = [[f"--processes={address},{processes},{index}"] if processes > 1 else [] for index in range(processes)]
     started = [
-      subprocess.Popen(
-        command + flags, cwd=ROOT, env=environment | devices(compilations, count // processes), stderr=subprocess.PIPE
-      )
+      subprocess.Popen(command + flags, cwd=ROOT, env=environment | devices(count // processes), stderr=subprocess.PIPE)
       for flags in joined
     ]
     for process in started:
@@ -89,8 +87,8 @@ def test_any_number_of_devices_any_mesh_and_any_placement(one_device, trained):
   assert difference(folder / "2-2-replicated.npz", folder / "4-4-replicated.npz") == 0
 
 
-def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, compilations, tmp_path):
-  code, _, stderr = run(*SMOKE, "--stage=vae", f"--workdir={tmp_path}", **devices(compilations, 4))
+def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, tmp_path):
+  code, _, stderr = run(*SMOKE, "--stage=vae", f"--workdir={tmp_path}", **devices(4))
   assert code == 0, stderr
   code, _, stderr = run(*SMOKE, "--stage=actor_critic", f"--workdir={tmp_path}")
   assert code == 0, stderr
@@ -102,9 +100,9 @@ def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, compilations
 class Pair:
   """Two processes of the real command with two devices each, in one workdir."""
 
-  def __init__(self, start, compilations, *flags):
+  def __init__(self, start, *flags):
     joined = (f"--coordinator=localhost:{free_port()}", "--num_processes=2", "--initialization_timeout=60")
-    environment = devices(compilations, 2)
+    environment = devices(2)
     self.each = [start(*SMOKE, *joined, f"--process_id={index}", *flags, **environment) for index in range(2)]
 
   def ends(self, timeout):
@@ -113,9 +111,9 @@ class Pair:
     return list(zip((process.returncode for process in self.each), found, strict=True))
 
 
-def test_a_process_that_is_lost_ends_the_others_and_the_pair_goes_on(start, compilations, tmp_path):
+def test_a_process_that_is_lost_ends_the_others_and_the_pair_goes_on(start, tmp_path):
   flags = ("--stage=vae", "--config.vae.epochs=20", "--config.train.checkpoint_steps=20", f"--workdir={tmp_path}")
-  pair, metrics = Pair(start, compilations, *flags), tmp_path / "metrics.jsonl"
+  pair, metrics = Pair(start, *flags), tmp_path / "metrics.jsonl"
   while not any(tmp_path.glob("checkpoints/vae/*/seal.json")):
     assert pair.each[0].poll() is None, pair.each[0].communicate()[1]
     time.sleep(0.05)
@@ -127,7 +125,7 @@ def test_a_process_that_is_lost_ends_the_others_and_the_pair_goes_on(start, comp
   before = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] <= saved]
   assert saved < 240
 
-  pair = Pair(start, compilations, *flags)
+  pair = Pair(start, *flags)
   (code, stderr), (other, _) = pair.ends(timeout=300)
   assert code == other == 0, stderr
   assert "process 0 of 2, 2 of 4 devices (cpu), mesh 2 seed x 2 data" in stderr
@@ -161,10 +159,10 @@ def test_each_process_reads_its_part_of_the_data(folder, compilations):
   assert found == [{"values": [10 * number for number in range(8)], "wide": [2**40 + row for row in range(50)]}] * 3
 
 
-def test_what_one_process_cannot_read_ends_all(start, compilations, folder, tmp_path):
+def test_what_one_process_cannot_read_ends_all(start, folder, tmp_path):
   (folder / "b" / "7.png").write_bytes((folder / "b" / "7.png").read_bytes()[:-30])
   flags = ("--config.data.source=folder", f"--config.data.path={folder}", f"--workdir={tmp_path / 'run'}")
-  (first, said), (second, named) = Pair(start, compilations, *flags).ends(timeout=120)
+  (first, said), (second, named) = Pair(start, *flags).ends(timeout=120)
   assert first == second == 2
   assert "another process cannot read its part of the data" in said.splitlines()[-1]
   assert f"{folder}/b/7.png: broken" in named.splitlines()[-1]
