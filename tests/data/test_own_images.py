@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lcgen.data import own_images, sources
+from lcgen.data import array_files, sources
 from lcgen.data.settings import DataSettings
 from lcgen.runtime import errors
 from tests.support.images import save, write_folder
@@ -152,7 +152,7 @@ BAD_ARRAYS = {
     {"test_images": arrays(4, (7, 7))["images"], "test_labels": np.zeros(4, int)},
     r"test_images are \[4, 7, 7, 1\] and images \[20, 6, 6, 1\]",
   ),
-  "fewer labels": ({"labels": np.zeros(19, int)}, "labels are int64 .19., not 20 integers"),
+  "fewer labels": ({"labels": np.zeros(19, int)}, "labels are int64 .19., not 20 whole numbers"),
   "labels as floats": ({"labels": np.zeros(20)}, "labels are float64"),
   "labels below zero": ({"labels": np.arange(20) - 1}, "labels go down to -1"),
   "labels beyond the names": ({"class_names": np.array(["one"])}, "labels go to 1, and there are 1 classes"),
@@ -178,6 +178,6 @@ def test_broken_npz_files_are_refused_at_every_length(tmp_path):
   for length in range(0, len(content), 7):
     path.write_bytes(content[:length])
     with pytest.raises(errors.InputError, match=re.escape(str(path))):
-      own_images.read_npz(str(path))
+      array_files.read_npz(str(path))
   with pytest.raises(errors.InputError, match="no such file"):
     load("npz", tmp_path / "other.npz")

@@ -138,9 +138,9 @@ def test_prepare_resizes_between_the_stored_values():
     (np.zeros((6, 4, 4, 1), np.float32), [0, 1] * 3, "ab", "images are float32"),
     (np.zeros((6, 4, 4), np.uint8), [0, 1] * 3, "ab", r"images are uint8 \[6, 4, 4\]"),
     (np.zeros((6, 4, 4, 5), np.uint8), [0, 1] * 3, "ab", "C 1 or 3"),
-    (np.zeros((6, 4, 4, 1), np.uint8), [0, 1, 2] * 2, "ab", "labels go from 0 to 2, and there are 2 classes"),
+    (np.zeros((6, 4, 4, 1), np.uint8), [0, 1, 2] * 2, "ab", "labels go to 2, and there are 2 classes"),
     (np.zeros((6, 4, 4, 1), np.uint8), [0.5] * 6, "ab", "labels are float64"),
-    (np.zeros((6, 4, 4, 1), np.uint8), [0] * 6, "a", "has 1 classes"),
+    (np.zeros((6, 4, 4, 1), np.uint8), [0] * 6, "a", "has 1 class,"),
   ],
 )
 def test_splits_that_cannot_be_trained_on_are_refused(images, labels, names, words):
