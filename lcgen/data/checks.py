@@ -14,22 +14,25 @@ _MOST_NAMES = 5  # in a message
 
 
 def brightness(images: np.ndarray, what: str) -> None:
-  """Checks that stored images do not hold the values 0 and 1 alone, of 0 to 255; logs images that are dim.
+  """Checks that stored images do not hold the values 0 and 1 alone, of 0 to 255.
 
   Args:
     images: uint8, of any shape.
     what: their name for messages.
 
   Raises:
-    InputError: if they do. Such images are meant as 0 and 255, and would be read as nearly black.
+    InputError: if they do. Such images are meant as black and white, and would be read as black and nearly black.
   """
-  most = int(images.max(initial=0))
-  if most == 1:
+  if int(images.max(initial=0)) == 1:
     raise errors.InputError(
       f"{what}: every value is 0 or 1, of 0 to 255, which is all but black; scale them, so that white is 255 (1.0 in "
       "floats)"
     )
-  if 1 < most < _DIM:
+
+
+def log_dim(images: np.ndarray, what: str) -> None:
+  """Logs that stored images are dark; their values may have another range than 0 to 255."""
+  if (most := int(images.max(initial=0))) < _DIM:
     _log.warning("%s: no value is above %d, of 0 to 255, so all images are dark", what, most)
 
 
@@ -107,8 +110,8 @@ def enough(labels: np.ndarray, class_names: Sequence[str], parts: Sequence[str],
   few = np.flatnonzero(np.bincount(labels, minlength=len(class_names)) < len(parts))
   if few.size:
     raise errors.InputError(
-      f"{what}: fewer than {len(parts)} images of {_listed(few, class_names)}, and {' and '.join(parts)} take one of "
-      "every class; add some, or leave the class out"
+      f"{what}: fewer than {len(parts)} images of {_listed(few, class_names)}, and {joined(parts)} take one of every "
+      "class; add some, or leave the class out"
     )
 
 
@@ -116,3 +119,9 @@ def _listed(labels: np.ndarray, class_names: Sequence[str]) -> str:
   shown = ", ".join(f"{class_names[label]} (label {label})" for label in labels[:_MOST_NAMES])
   more = f" and {len(labels) - _MOST_NAMES} more" if len(labels) > _MOST_NAMES else ""
   return f"class {shown}{more}"
+
+
+def joined(words: Sequence[str]) -> str:
+  """Joins words for a sentence: "a, b and c"."""
+  *first, last = words
+  return f"{', '.join(first)} and {last}" if first else last

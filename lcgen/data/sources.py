@@ -120,6 +120,7 @@ def _checked(name: str, class_names: tuple[str, ...], part: Split, words: str, s
   if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
     raise errors.InputError(f"{what} are {images.dtype} {list(images.shape)}, not uint8 [N, H, W, C], C 1 or 3")
   checks.brightness(images, what)
+  checks.log_dim(images, what)
   labels = checks.whole_labels(np.asarray(part.labels), len(images), f"{name}: {words} labels")
   labels = checks.of_classes(labels, len(class_names), f"{name}: {words} labels")
   checks.every_class(labels, class_names, f"{name}: no {words} image")
@@ -142,8 +143,8 @@ def _limited(part: Split, key: str, limit: int, splits_of: list[str], class_name
     return part
   if (least := len(splits_of) * len(class_names)) > limit:
     raise errors.InputError(
-      f"config.data.{key}_limit={limit}: {' and '.join(splits_of)} take {least} images, one of each of "
-      f"{len(class_names)} classes; raise the limit, or set it to 0 for all images"
+      f"config.data.{key}_limit={limit}: {len(class_names)} classes take {least} images, one each for "
+      f"{checks.joined(splits_of)}; raise the limit, or set it to 0 for all images"
     )
   return part.take(splits.limited(part.labels, limit, len(splits_of)))
 
