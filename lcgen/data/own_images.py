@@ -57,6 +57,8 @@ def read_folder(path: str, look: pictures.Look) -> Stored:
 def read_images(path: str, look: pictures.Look) -> np.ndarray:
   """Reads images without labels: the array `images` of an `.npz`, an image file, or all image files in a folder.
 
+  Those of a folder are in the order of their names, numbers by size.
+
   Args:
     path: the file or folder.
     look: as for `read_folder`; it does not change the images of an `.npz`.
@@ -71,7 +73,7 @@ def read_images(path: str, look: pictures.Look) -> np.ndarray:
   if place.suffix.lower() in (".npz", ".npy"):
     return array_files.read_images(place)
   if place.is_dir():
-    files = _images(place)
+    files = [place / name for name in natural_order(file.name for file in _images(place))]
   else:
     files = [place] if place.is_file() and place.suffix.lower() in pictures.SUFFIXES else []
   if not files:

@@ -27,7 +27,7 @@ def find(path: str, given: str) -> epath.Path:
       f"{given}: takes the package {package}, which is not installed; run pip install {package}, or copy the data to a "
       "disk of this machine"
     ) from error
-  except (OSError, KeyError, RuntimeError) as error:  # too long a name, an unknown scheme or home folder
+  except (OSError, KeyError) as error:  # a store that does not answer, an unknown scheme
     reason = f"paths of the kind {scheme}:// cannot be read" if remote else str(error)
     raise errors.InputError(f"{given}: {reason}; name a folder or file on a disk of this machine") from error
   return place

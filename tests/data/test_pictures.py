@@ -118,7 +118,7 @@ def test_images_of_mixed_shape_are_fitted_and_it_is_said(tmp_path, caplog):
     np.testing.assert_array_equal(stretched, image.resize((8, 8), Image.Resampling.BILINEAR))
 
 
-@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (3, 7), (50, 49)])
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (3, 7), (50, 40)])
 @pytest.mark.parametrize("fit", ["pad", "crop"])
 def test_every_shape_fits(fit, shape, tmp_path):
   save(tmp_path / "a.png", np.full(shape, 9))
