@@ -11,8 +11,8 @@ from PIL import Image
 
 from lcgen import config
 from lcgen.api.run import Run
-from lcgen.cli import make_dirty_mnist, preflight
 from lcgen.classifiers import arms
+from lcgen.cli import make_dirty_mnist, preflight
 from lcgen.data import sources, tfds_sets
 from lcgen.data.dataset import Dataset
 from lcgen.data.settings import DataSettings
@@ -133,14 +133,14 @@ def test_whole_numbers_of_a_config(name):
 
 @pytest.mark.parametrize("name", [name for name, key in KEYS.items() if key.check.type is float])
 def test_numbers_of_a_config(name):
-  for value in (1e39, 10**400):
-    with pytest.raises(errors.InputError, match=rf"^config\.{name}=.*: must be "):
-      parsed(name, value)
+  with pytest.raises(errors.InputError, match=rf"^config\.{name}=1e\+39: must be "):
+    parsed(name, 1e39)
 
 
 @pytest.mark.parametrize(
   ("check", "given"),
   [
+    (fields.positive, 10**400),
     (fields.positive, 1e-50),
     (fields.positive, 1e-39),
     (fields.decay, 1 - 1e-9),
@@ -196,7 +196,7 @@ def test_pixels_of_tfds(mode, values):
   buffer = io.BytesIO()
   image.save(buffer, "png")
   if values is None:
-    with pytest.raises(errors.InputError, match="set: not an image of 4x4x1 .it has more than 8 bits a value"):
+    with pytest.raises(errors.InputError, match=r"set: not an image of 4x4x1 .it has more than 8 bits a value"):
       tfds_sets._decoded(buffer.getvalue(), (4, 4, 1), "set")
   else:
     found = tfds_sets._decoded(buffer.getvalue(), (4, 4, 1), "set")
