@@ -167,6 +167,14 @@ def stored(values: Mapping[str, Any], plugins: tuple[str, ...] | None = None) ->
     name, _, last = old.rpartition(".")
     if isinstance(section := values.get(name), Mapping) and last in section:
       values = {new: section[last]} | values | {name: {key: kept for key, kept in section.items() if key != last}}
+  data = values.get("data")
+  if (
+    isinstance(data, Mapping)
+    and "fit" not in data
+    and data.get("source") in ("folder", "npz")
+    and data.get("image_size")
+  ):
+    values = {**values, "data": {**data, "fit": "stretch"}}  # as versions without the key did
   if plugins is not None:
     load_plugins(plugins, of_workdir=True)
     values = _without_plugins({**values, "plugins": plugins})
