@@ -73,7 +73,10 @@ def read_images(path: str, look: pictures.Look) -> np.ndarray:
   if place.suffix.lower() in (".npz", ".npy"):
     return array_files.read_images(place)
   if place.is_dir():
-    files = [place / name for name in natural_order(file.name for file in _images(place))]
+    names = natural_order(entry.name for entry in _visible(place) if not entry.is_dir())
+    if unread := [name for name in names if name.lower().endswith(_UNREAD)]:
+      raise errors.InputError(f"{place / unread[0]}: not an image that is read here; convert it, or move it elsewhere")
+    files = [place / name for name in names if name.lower().endswith(pictures.SUFFIXES)]
   else:
     files = [place] if place.is_file() and place.suffix.lower() in pictures.SUFFIXES else []
   if not files:

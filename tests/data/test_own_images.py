@@ -175,7 +175,9 @@ def test_images_to_edit_are_in_the_order_of_their_numbers(tmp_path):
   found = own_images.read_images(str(tmp_path), pictures.Look())
   assert found[:, 0, 0, 0].tolist() == [1, 2, 10]
   (tmp_path / "notes.txt").write_text("x")
-  with pytest.raises(errors.InputError, match=r"notes\.txt: not an image"):
+  assert len(own_images.read_images(str(tmp_path), pictures.Look())) == 3
+  (tmp_path / "11.tif").write_text("x")
+  with pytest.raises(errors.InputError, match=r"11\.tif: not an image that is read here"):
     own_images.read_images(str(tmp_path), pictures.Look())
 
 
