@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from etils import epath
-from PIL import ExifTags, Image, ImageColor
+from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
 
 from lcgen.data import ranges
 from lcgen.runtime import errors, parallel
@@ -117,7 +117,8 @@ def _header(file: epath.Path) -> _Header:
         transparent, mode, size = image.has_transparency_data, image.mode, image.size
         orientation = _orientation(image) if tagged else 1
   except PILLOW_ERRORS as error:
-    raise errors.InputError(f"{file}: not an image that can be read ({error}); replace or remove it") from error
+    reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
+    raise errors.InputError(f"{file}: not an image that can be read ({reason}); replace or remove it") from error
   if frames > 1:
     raise errors.InputError(f"{file}: an animation of {frames} frames; save those that you want as single images")
   if max(size) > _MOST_SIDE:

@@ -75,7 +75,11 @@ BAD_FOLDERS = {
   "a truncated PNG": (break_png, "", r"train/dog/4\.png: broken"),
   "a damaged PNG": (swap_chunk, "", r"test/cat/2\.png: broken"),
   "a text": (lambda root: (root / "train/cat/1.txt").write_text("x"), "", r"train/cat/1\.txt: not an image"),
-  "a text called png": (lambda root: (root / "train/cat/1.png").write_text("x"), "", r"cat/1\.png: not an image that"),
+  "a text called png": (
+    lambda root: (root / "train/cat/1.png").write_text("x"),
+    "",
+    r"cat/1\.png: not an image that can be read .its form",
+  ),
   "a class without images": (lambda root: (root / "train/emu").mkdir(), "", r"train/emu: no image of this class"),
   "a class only in test": (
     lambda root: save(root / "test/emu/0.png", np.zeros((10, 12))),
