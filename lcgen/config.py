@@ -43,7 +43,9 @@ class Config:
   """All settings of a run. `config_class` adds the sections of plug-ins."""
 
   seed: int = field(0, at_least(0, MOST_SEED), "The first seed; the others follow it.")
-  seeds: int = field(3, at_least(1), "Number of seeds: independent runs of the whole pipeline, trained side by side.")
+  seeds: int = field(
+    3, at_least(1, 1000), "Number of seeds: independent runs of the whole pipeline, trained side by side."
+  )
   generator: str = field(
     "vae", one_of(GENERATORS), "The generator of phase 1; the section of its name has its settings."
   )
