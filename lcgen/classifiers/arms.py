@@ -5,12 +5,11 @@ second policy to the images of the first, as in `flip_crop+latent_constraints`.
 """
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from lcgen.runtime import errors, registry
-from lcgen.runtime.fields import Check, each
+from lcgen.runtime.fields import LARGEST, Check, each
 from lcgen.runtime.results import AUGMENTATION, BASELINE, CONTROL, METHOD
 
 NONE = "none"
@@ -23,6 +22,7 @@ _RANGES: dict[str, Range] = {  # ranges of settings by name, unless the policy h
   **dict.fromkeys(("share", "flip", "side"), (0, 1)),
   **dict.fromkeys(("magnitude", "severity"), (0, 10)),
   **dict.fromkeys(("operations", "depth"), (0, 100)),
+  "padding": (0, 4096),
   "width": (1, 10),
   "alpha": (0, 1000),
 }
@@ -98,7 +98,7 @@ def _parse_policy(text: str) -> tuple[str, dict[str, Any]]:
     key, _, value = item.partition("=")
     if key not in settings:
       raise errors.InputError(f"{name} has no setting {key!r}; it has {', '.join(settings) or 'none'}")
-    bounds = spec.ranges.get(key, _RANGES.get(key, (0, sys.float_info.max)))
+    bounds = spec.ranges.get(key, _RANGES.get(key, (0, LARGEST)))
     settings[key] = _value(f"{name}:{item}", value, settings[key], bounds)
   if settings.get("source", "actor") not in SOURCES:
     raise errors.InputError(f"{text!r}: a source is one of {', '.join(SOURCES)}")

@@ -340,7 +340,7 @@ def _checked(flags: argparse.Namespace) -> tuple[epath.Path, sources.Dataset]:
   Raises:
     InputError: if the set exists or cannot be written, a number is out of range, or the digits are not like MNIST's.
   """
-  for name, low in {"count": 1, "seed": 0, "vae_epochs": 1, "ensemble_epochs": 1}.items():
+  for name, low in {"count": 1, "candidates": 2, "seed": 0, "vae_epochs": 1, "ensemble_epochs": 1}.items():
     if not low <= getattr(flags, name) < 2**31:
       raise errors.InputError(f"--{name}={getattr(flags, name)}: must be from {low} to {2**31 - 1}")
   if 2 * flags.count > flags.candidates:

@@ -13,7 +13,7 @@ from lcgen.cli import wanted
 from lcgen.cli.flags import GENERATOR
 from lcgen.constraints import rule_spec
 from lcgen.data import sources, test_sets, tfds_sets
-from lcgen.runtime import errors, memory, parallel
+from lcgen.runtime import errors, fields, memory, parallel
 from lcgen.studies import inspection
 from lcgen.training.context import Context
 
@@ -114,6 +114,11 @@ def check_fit(config: configs.Config, context: Context) -> None:
       taken = f"{rows} images, critic_steps batches," if hasattr(section, "critic_steps") else f"{rows} images"
       raise errors.InputError(
         f"{given}: a step takes {taken} and there are {facts.train} training images; make it smaller"
+      )
+    if (steps := getattr(section, "epochs", 0) * (facts.train // rows)) > fields.MOST:
+      raise errors.InputError(
+        f"config.{name}.epochs={section.epochs}: makes {steps} steps, and they are counted to {fields.MOST}; make it "
+        "smaller"
       )
     if size % shards:
       raise errors.InputError(f"{given}: must be a multiple of {shards}, the devices that share a batch")

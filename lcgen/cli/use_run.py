@@ -11,9 +11,9 @@ from lcgen.api import run as runs
 from lcgen.api import workdir as workdirs
 from lcgen.constraints import learning, samplers
 from lcgen.constraints.algebra import Constraint
-from lcgen.data import own_images, ranges, sources
+from lcgen.data import own_images, pictures, ranges, sources
 from lcgen.reporting import figures
-from lcgen.runtime import errors, files
+from lcgen.runtime import errors, fields, files
 
 Wishes = dict[str, "int | Constraint"]  # by their names in the figures
 
@@ -32,7 +32,7 @@ def _sample(trained: runs.Run, config: configs.Config, workdir: epath.Path) -> N
   section = config.sample
   wishes, kind = _wishes(trained, config, section.labels)
   drawn = [
-    trained.draw(wish, section.method, count=section.count, seed=config.seed + row)
+    trained.draw(wish, section.method, count=section.count, seed=(config.seed + row) % (fields.MOST_SEED + 1))
     for row, wish in enumerate(wishes.values())
   ]
   path = workdir / "sample" / f"{kind}-{section.method}"
@@ -106,7 +106,8 @@ def _images(trained: runs.Run, config: configs.Config, count: int) -> np.ndarray
   """Reads stored images: the first of the config's file, or test images of each class in turn."""
   path = config.edit.images
   if path:
-    images = own_images.read_images(path, config.data.image_size)[:count]
+    look, (height, width, _) = sources.look(config.data), trained.image_shape
+    images = pictures.to_shape(own_images.read_images(path, look)[:count], height, width, look)
     if images.shape[3] != trained.image_shape[2]:
       shape = f"images are {list(images.shape)} and the networks' have {trained.image_shape[2]} colours"
       raise errors.InputError(f"edit.images={path}: {shape}; convert them")
@@ -133,8 +134,8 @@ def _fitted(trained: runs.Run, images: np.ndarray) -> np.ndarray:
 
 def _write(path: epath.Path, parts, extra: dict[str, np.ndarray], rows, title, row_names, column_names=()) -> None:
   """Writes the grid, and the samples of all wishes with their certificates, and prints a summary."""
-  fields = [field.name for field in dataclasses.fields(runs.Samples)]
-  arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in fields}
+  names = [field.name for field in dataclasses.fields(runs.Samples)]
+  arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
   files.write_arrays(path.with_name(f"{path.name}.npz"), arrays | extra | {"images": _as_uint8(arrays["images"])})
   _draw(path, np.asarray(rows), title, row_names, column_names)
   asked = arrays["labels"] >= 0

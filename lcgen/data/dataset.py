@@ -24,6 +24,16 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stored:
+  """Labelled images as files have them, with the names of the labels 0, 1, ...; None for parts that are not there."""
+
+  class_names: tuple[str, ...]
+  training: Split
+  testing: Split | None = None
+  validation: Split | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Facts:
   """Facts of a data set: stored shape `(H, W, C)`, class names, number of images in each split."""
 
@@ -37,7 +47,7 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """Three disjoint splits; validation is cut from the training images."""
+  """Three disjoint splits; validation is cut from the training images if the source has none."""
 
   name: str
   class_names: tuple[str, ...]

@@ -1,8 +1,9 @@
 """The config section of the data set."""
 
 import dataclasses
+import re
 
-from lcgen.runtime.fields import at_least, field, name, one_of, proper_share, text
+from lcgen.runtime.fields import Check, at_least, field, name, one_of, proper_share, text
 from lcgen.runtime.registry import Registry
 
 SOURCES: Registry[str] = Registry("data source")
@@ -15,6 +16,12 @@ for _name, _words in {
   "npz": "an .npz file with images and labels",
 }.items():
   SOURCES.add(_name, _words)
+
+_colour = Check(
+  str,
+  lambda value: re.fullmatch("white|black|#[0-9a-fA-F]{6}", value) is not None,
+  "white, black, or a colour such as #ffcc00",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +37,15 @@ class DataSettings:
     free=True,
   )
   path: str = field("", text, "Folder with one folder of images a class, or the .npz file.")
-  validation: float = field(0.1, proper_share, "Share of the training images that is held out for validation.")
+  validation: float = field(
+    0.1, proper_share, "Share of the training images for validation, if the source has no such split."
+  )
   test: float = field(0.2, proper_share, "Share of all images for testing, if the source has no test split.")
   image_size: int = field(0, at_least(0), "Side that images are resized to; 0 keeps the stored size.")
+  fit: str = field(
+    "pad", one_of("pad", "crop", "stretch"), "How images that are not square take the shape of image_size."
+  )
+  background: str = field("white", _colour, "Colour behind transparent parts of images, and around padded ones.")
   placement: str = field(
     "auto",
     one_of("auto", "replicated", "sharded"),

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lcgen.data import ranges
+from lcgen.data import checks, places, ranges
 from lcgen.runtime import errors, parallel
 
 _log = logging.getLogger(__name__)
@@ -28,8 +28,13 @@ _PROBE_SECONDS = 5.0  # TFDS itself retries for minutes
 
 
 def home(directory: str) -> epath.Path:
-  """Returns the folder that holds TFDS sets; for an empty name it is TFDS's default."""
-  return epath.Path(directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+  """Returns the folder that holds TFDS sets; for an empty name it is TFDS's default.
+
+  Raises:
+    InputError: if it is in a store that cannot be read here.
+  """
+  path = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+  return places.find(path, f"{'config.data.dir' if directory else 'TFDS_DATA_DIR'}={path}")
 
 
 def find(name: str, directory: str) -> epath.Path | None:
@@ -251,13 +256,10 @@ class Prepared:
 
     with futures.ThreadPoolExecutor() as pool:
       list(pool.map(decode, range(len(examples))))
-    labels = np.array([example["label"] for example in examples], np.int32)
-    if labels.size and not 0 <= labels.min() <= labels.max() < len(self.class_names):
-      raise errors.InputError(
-        f"{self._folder}, split {split}: labels from {labels.min()} to {labels.max()} for "
-        f"{len(self.class_names)} classes"
-      )
-    return {"image": images, "label": labels} | {
+    labels, what = np.array([example["label"] for example in examples]), f"{self._folder}, split {split}: labels"
+    if len(labels):
+      labels = checks.of_classes(checks.whole_labels(labels, len(images), what), len(self.class_names), what)
+    return {"image": images, "label": labels.astype(np.int32)} | {
       name: np.array([example[name] for example in examples]) for name in extras
     }
 
@@ -275,9 +277,16 @@ class Prepared:
 
 
 def _decoded(content: bytes, shape: tuple[int, ...], where: str) -> np.ndarray:
+  """Decodes an image to uint8 `[H, W, C]`, also one that is stored in a palette or as bits."""
   from PIL import Image
 
   try:
-    return np.asarray(Image.open(io.BytesIO(content))).reshape(shape)
+    image = Image.open(io.BytesIO(content))
+    if image.mode in ("1", "P"):
+      image = image.convert("L" if shape[-1] == 1 else "RGB")
+    pixels = np.asarray(image)
+    if pixels.dtype != np.uint8:
+      raise ValueError(f"it has more than 8 bits a value, {image.mode}")
+    return pixels.reshape(shape)
   except ranges.PILLOW_ERRORS as error:
     raise errors.InputError(f"{where}: not an image of {'x'.join(map(str, shape))} ({error})") from error

@@ -8,7 +8,9 @@ A settings class looks like this:
 """
 
 import dataclasses
+import math
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +19,17 @@ from lcgen.runtime import errors, registry
 Settings = TypeVar("Settings")
 Choices = str | Iterable[str] | Callable[[], Iterable[str]]
 
+MOST = 2**31 - 1
+"""The largest whole number of a config: devices count in int32."""
+
+MOST_SEED = 2**32 - 1
+"""The largest seed: JAX takes 32 bits of it, and two seeds with the same bits would draw the same numbers."""
+
+LARGEST = 3.4028234e38
+"""The largest number of a config: devices compute in float32."""
+
 _LONGEST = 200  # characters of a wrong value that an error shows
+_TINIEST = 1.1754944e-38  # devices take what is smaller for 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +43,7 @@ class Check:
     meaning: converts a notation such as "all" to the value that it stands for, before the check.
     joined: whether config files and flags write a tuple as one text with commas. The parser of tuple flags refuses
       items such as `clip:share=0.5`.
+    most: the largest whole number that is allowed.
   """
 
   type: type
@@ -38,6 +51,7 @@ class Check:
   words: str | Callable[[], str]
   meaning: Callable[[Any], Any] = lambda value: value
   joined: bool = False
+  most: int = MOST
 
   @property
   def text(self) -> str:
@@ -53,11 +67,28 @@ class Check:
     value = self.meaning(_converted(given, self.type))
     if type(value) is not self.type or not self.holds(value):
       raise errors.InputError(f"config.{key}={_shown(value)}: must be {self.text}")
+    parts = value if self.type is tuple else (value,)
+    if any(type(part) is int and part > self.most for part in parts):
+      raise errors.InputError(f"config.{key}={_shown(value)}: must be {self.text}, and at most {self.most}")
+    narrowed = tuple(map(_narrowed, parts))
+    if not self.holds(narrowed if self.type is tuple else narrowed[0]):
+      raise errors.InputError(
+        f"config.{key}={_shown(value)}: must be {self.text}, also as a 32-bit number, which devices round it to"
+      )
     return value
 
 
+def _narrowed(value: Any) -> Any:
+  """Rounds a float as devices do, to 32 bits; leaves other values as they are."""
+  if not isinstance(value, float):
+    return value
+  if not _TINIEST <= abs(value) <= LARGEST:
+    return math.copysign(0.0 if abs(value) < _TINIEST else math.inf, value)
+  return struct.unpack("f", struct.pack("f", value))[0]
+
+
 def _converted(value: Any, kind: type) -> Any:
-  if kind is float and type(value) is int:
+  if kind is float and type(value) is int and abs(value) <= LARGEST:
     return float(value)
   if kind is tuple and isinstance(value, str | list | tuple):
     parts = [value] if isinstance(value, str) else value
@@ -66,13 +97,16 @@ def _converted(value: Any, kind: type) -> Any:
 
 
 def _shown(value: Any) -> str:
-  text = repr(value)
+  try:
+    text = repr(value)
+  except ValueError:  # Python writes no whole number of more than 4,300 digits
+    return "a number of thousands of digits"
   return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def at_least(bound: int) -> Check:
-  """Allows whole numbers of at least `bound`."""
-  return Check(int, lambda value: value >= bound, f"a whole number of at least {bound}")
+def at_least(bound: int, most: int = MOST) -> Check:
+  """Allows whole numbers of at least `bound`, and at most `most`."""
+  return Check(int, lambda value: value >= bound, f"a whole number of at least {bound}", most=most)
 
 
 def one_of(*choices: Choices) -> Check:
@@ -125,7 +159,7 @@ switch = Check(bool, lambda value: True, "True or False")
 text = Check(str, lambda value: True, "a text")
 name = Check(str, lambda value: value != "", "a text that is not empty")
 widths = Check(
-  tuple, lambda value: len(value) > 0 and all(isinstance(w, int) and w > 0 for w in value), "positive whole numbers"
+  tuple, lambda value: len(value) > 0 and all(type(w) is int and w > 0 for w in value), "positive whole numbers"
 )
 counts = Check(tuple, lambda value: all(type(n) is int and n > 0 for n in value), "whole numbers of at least 1")
 shares = Check(

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lcgen import config
-from lcgen.data import own_images
+from lcgen.data import array_files, own_images, pictures
 from lcgen.runtime import errors, fields
 from tests.support.helpers import load_config
 
@@ -51,13 +51,16 @@ def image(kind, mode):
 
 LABELLED = {"images": np.zeros((6, 5, 4), np.uint8), "labels": np.arange(6) % 3}
 SEEDS = {
-  "plain.npz": (npz(**LABELLED, plain=True), lambda path: own_images.read_npz(path)),
-  "compressed.npz": (npz(**LABELLED, class_names=np.array(["a", "b", "c"])), lambda path: own_images.read_npz(path)),
-  "grey.png": (image("png", "L"), lambda path: own_images.read_images(path, 0)),
-  "colour.png": (image("png", "RGB"), lambda path: own_images.read_images(path, 8)),
-  "colour.jpg": (image("jpeg", "RGB"), lambda path: own_images.read_images(path, 0)),
-  "colour.bmp": (image("bmp", "RGB"), lambda path: own_images.read_images(path, 0)),
-  "colour.webp": (image("webp", "RGB"), lambda path: own_images.read_images(path, 0)),
+  "plain.npz": (npz(**LABELLED, plain=True), lambda path: array_files.read_npz(str(path))),
+  "compressed.npz": (
+    npz(**LABELLED, class_names=np.array(["a", "b", "c"])),
+    lambda path: array_files.read_npz(str(path)),
+  ),
+  "grey.png": (image("png", "L"), lambda path: own_images.read_images(str(path), pictures.Look())),
+  "colour.png": (image("png", "RGB"), lambda path: own_images.read_images(str(path), pictures.Look(8))),
+  "colour.jpg": (image("jpeg", "RGB"), lambda path: own_images.read_images(str(path), pictures.Look())),
+  "colour.bmp": (image("bmp", "RGB"), lambda path: own_images.read_images(str(path), pictures.Look())),
+  "colour.webp": (image("webp", "RGB"), lambda path: own_images.read_images(str(path), pictures.Look())),
 }
 
 

@@ -50,6 +50,28 @@ def test_prepared_tfds_sets_are_read(name, shape, names):
   assert set(data.test.labels) == set(range(10))
 
 
+def test_the_validation_split_of_a_tfds_set_is_used_and_others_are_said(monkeypatch, caplog):
+  parts = {name: squares(count, seed=count) for name, count in (("train", 40), ("validation", 12), ("extra", 8))}
+
+  class Prepared:
+    """A set without test images."""
+
+    class_names, sizes = ("a", "b", "c", "d"), {name: len(part) for name, part in parts.items()}
+
+    def __init__(self, *names):
+      pass
+
+    def read(self, split):
+      return {"image": parts[split].images, "label": parts[split].labels}
+
+  monkeypatch.setattr(sources.tfds_sets, "Prepared", Prepared)
+  with caplog.at_level("INFO", "lcgen"):
+    data = sources.load(DataSettings(source="tfds", name="mine"))
+  np.testing.assert_array_equal(data.validation.images, parts["validation"].images)
+  assert [len(data.train), len(data.test)] == [32, 8]
+  assert "data.name=mine: the splits extra are not used" in caplog.text
+
+
 def test_tfds_announces_sets_that_are_not_prepared(tmp_path):
   facts = sources.announced("cifar10", str(tmp_path))
   assert facts.shape == (32, 32, 3)
@@ -138,9 +160,9 @@ def test_prepare_resizes_between_the_stored_values():
     (np.zeros((6, 4, 4, 1), np.float32), [0, 1] * 3, "ab", "images are float32"),
     (np.zeros((6, 4, 4), np.uint8), [0, 1] * 3, "ab", r"images are uint8 \[6, 4, 4\]"),
     (np.zeros((6, 4, 4, 5), np.uint8), [0, 1] * 3, "ab", "C 1 or 3"),
-    (np.zeros((6, 4, 4, 1), np.uint8), [0, 1, 2] * 2, "ab", "labels go from 0 to 2, and there are 2 classes"),
+    (np.zeros((6, 4, 4, 1), np.uint8), [0, 1, 2] * 2, "ab", "labels go to 2, and there are 2 classes"),
     (np.zeros((6, 4, 4, 1), np.uint8), [0.5] * 6, "ab", "labels are float64"),
-    (np.zeros((6, 4, 4, 1), np.uint8), [0] * 6, "a", "has 1 classes"),
+    (np.zeros((6, 4, 4, 1), np.uint8), [0] * 6, "a", "has 1 class,"),
   ],
 )
 def test_splits_that_cannot_be_trained_on_are_refused(images, labels, names, words):

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from lcgen.data import own_images
+from lcgen.data import own_images, pictures
 from lcgen.runtime import cluster, parallel
 
 
@@ -18,7 +18,7 @@ def main() -> None:
   cluster.initialize(False, coordinator, int(count), int(index), timeout=60)
   decoded, convert = [], Image.Image.convert
   Image.Image.convert = lambda image, mode: decoded.append(image) or convert(image, mode)
-  _, (images, _), _ = own_images.read_folder(folder, 0)
+  images = own_images.read_folder(folder, pictures.Look()).training.images
   parallel._EXCHANGED_BYTES = 256  # wide rows take several exchanges
   wide = parallel.read_in_parts(50, lambda rows: {"wide": 2**40 + np.array(rows)})["wide"]
   print(json.dumps({"decoded": len(decoded), "values": images[:, 3, 3, 0].tolist(), "wide": wide.tolist()}))
