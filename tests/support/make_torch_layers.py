@@ -27,6 +27,12 @@ def first_weights() -> dict[str, np.ndarray]:
   return drawn
 
 
+def last_axis(values: torch.Tensor) -> np.ndarray:
+  """Moves channels to the end, `[..., C, H, W]` -> `[..., H, W, C]`; leaves `[..., C]` of few axes alone."""
+  array = values.detach().numpy()
+  return np.moveaxis(array, -3, -1) if array.ndim > 3 else array
+
+
 def batch_norms() -> dict[str, np.ndarray]:
   """Trains a batch norm of each kind on random batches, and evaluates it on the last one."""
   kept = {}
@@ -39,9 +45,6 @@ def batch_norms() -> dict[str, np.ndarray]:
     for batch in batches:
       trained = layer(batch)
     layer.eval()
-    last_axis = lambda values: (
-      np.moveaxis(values.detach().numpy(), -3, -1) if len(shape) == 4 else values.detach().numpy()
-    )
     kept |= {f"{name}_batches": last_axis(batches), f"{name}_trained": last_axis(trained)}
     kept |= {f"{name}_evaluated": last_axis(layer(batches[-1]))}
     kept |= {f"{name}_mean": layer.running_mean.numpy(), f"{name}_var": layer.running_var.numpy()}
