@@ -10,8 +10,8 @@ of networks are always float32.
 `style` says whose first weights and whose batch norm layers have. `"flax"`: kernels from a truncated normal of variance
 1 / fan-in (LeCun), biases of 0, and a running variance that averages the variance of n values, which divides by n.
 `"pytorch"`: kernels and biases from U(-1, 1) / sqrt(fan-in), as PyTorch's `Linear`, `Conv2d` and `ConvTranspose2d` draw
-them, and a running variance that averages the unbiased variance, which divides by n - 1. Both normalise a training batch
-by its variance of n values. The running variance counts in evaluation: at n = 32 Flax's is 3.1 % below PyTorch's.
+them, and a running variance that averages the unbiased variance, which divides by n - 1. Both normalise a batch in
+training by its variance of n values. The running variance counts in evaluation: at n = 32 Flax's is 3.1 % too small.
 """
 
 import functools
