@@ -1,4 +1,4 @@
-"""Folders of small images, as users have them."""
+"""Folders of small images, as users have them, and images like photographs."""
 
 import numpy as np
 from PIL import Image
