@@ -1,7 +1,7 @@
 """The 19 corruptions of CIFAR-10-C, with the published order and parameters, which were made for 32x32 pixels.
 
 Every function is `(key, images, severity) -> images` on unit images `[B, H, W, C]` with C in {1, 3}. The severity is 1
-to 5 and may be traced. `least_side` states the smallest images that it changes as meant. A function that is only an
+to 5 and may be traced. `least_side` states the smallest images that the highest severity changes. A function that is only an
 equivalent of the published one says so in its docstring. None rounds to 8 bits between its stages, but `pixelate` and
 `jpeg_compression`. The published files hold truncated values, as `ranges.truncate_to_uint8` gives them, except where
 another program had rounded them: `motion_blur`, `pixelate` and `jpeg_compression` return whole levels.
@@ -102,7 +102,7 @@ def _angles(key: jax.Array, images: jax.Array, low: float, high: float) -> jax.A
   return jnp.deg2rad(jax.random.uniform(key, images.shape[:1], minval=low, maxval=high))
 
 
-@least_side(2)
+@least_side(3)
 def zoom_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Averages the image and its centre enlarged by 1, 1.01, 1.02 ... up to 1.06, 1.11, 1.15, 1.2 or 1.25."""
   del key

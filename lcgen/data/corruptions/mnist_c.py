@@ -3,7 +3,7 @@
 Every function is `(key, images, severity) -> images` as in `cifar10_c`, and ignores the severity. None rounds to 8 bits
 between its stages. The authors' code returns floats and rounds them to 8 bits (`round_and_astype` in its notebook), as
 `ranges.to_uint8` does. On images of other sizes, stripes keep their share of the image and lines still cross it.
-`least_side` states the smallest images that a function changes as meant.
+`least_side` states the smallest images that a function changes.
 
 Source: Mu and Gilmer, "MNIST-C: a robustness benchmark for computer vision", 2019 (arXiv:1906.02337), and its code.
 """
