@@ -1,10 +1,10 @@
 """The 19 corruptions of CIFAR-10-C, with the published order and parameters, which were made for 32x32 pixels.
 
 Every function is `(key, images, severity) -> images` on unit images `[B, H, W, C]` with C in {1, 3}. The severity is 1
-to 5 and may be traced. `least_side` states the smallest images that the highest severity changes. A function that is only an
-equivalent of the published one says so in its docstring. None rounds to 8 bits between its stages, but `pixelate` and
-`jpeg_compression`. The published files hold truncated values, as `ranges.truncate_to_uint8` gives them, except where
-another program had rounded them: `motion_blur`, `pixelate` and `jpeg_compression` return whole levels.
+to 5 and may be traced. `least_side` states the smallest images that the highest severity changes. A function that is
+only an equivalent of the published one says so in its docstring. None rounds to 8 bits between its stages, but
+`pixelate` and `jpeg_compression`. The published files hold truncated values, as `ranges.truncate_to_uint8` gives them,
+except where another program had rounded them: `motion_blur`, `pixelate` and `jpeg_compression` return whole levels.
 
 Source: Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations",
 ICLR 2019, and the code that made the published files.
