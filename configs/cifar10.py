@@ -20,7 +20,7 @@ def get_config(variant: str = "") -> common.Config:
   config.evaluate.sets = ("test", "generated_cifar10_c")
   config.classifier.arms = (
     "none,latent_constraints,latent_constraints:share=0.5,reconstruction,duplicate,clip,flip_crop,"
-    "flip_crop+latent_constraints,augmix"
+    "flip_crop+latent_constraints,flip_crop+augmix"
   )
   config.learning_curve.arms = "none,latent_constraints,duplicate,clip,flip_crop,flip_crop+latent_constraints"
   variants = {"paper": _paper, "code": _code, "engel": common.engel, "small": _small, "smoke": common.smoke}

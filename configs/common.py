@@ -56,6 +56,7 @@ def paper(config: Config) -> None:
   config.classifier.activate_logits = True  # the batch norm on the logits is left out
   config.classifier.arms = "none,latent_constraints"
   config.audit.share = 0.125
+  config.train.layers = "pytorch"  # silent: the code's, which is written in PyTorch
   config.expected = ()
 
 

@@ -84,6 +84,17 @@ def test_defaults_are_what_configs_start_from():
   assert config.parse(config.defaults()) == config.Config() == config.parse(common.base().to_dict())
 
 
+@pytest.mark.parametrize("name", ["mnist5k", "mnist", "cifar10"])
+def test_layers_are_pytorchs_where_a_config_follows_pytorch(name):
+  of_variant = lambda variant: config.parse(load_config(name, variant)).train.layers
+  assert {variant: of_variant(variant) for variant in ("", "engel", "paper", "code")} == {
+    "": "flax",
+    "engel": "flax",
+    "paper": "pytorch",
+    "code": "pytorch",
+  }
+
+
 def test_names_may_come_as_one_text():
   assert config_of(evaluate__sets=("test,dirty_mnist",)).evaluate.sets == ("test", "dirty_mnist")
 

@@ -94,6 +94,7 @@ def network(context: Context, settings: ClassifierSettings) -> classifier.Classi
     activate_logits=settings.activate_logits,
     form=context.compute.form,
     dtype=context.compute.dtype,
+    style=context.compute.style,
   )
 
 

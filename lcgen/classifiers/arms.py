@@ -19,8 +19,8 @@ SOURCES = ("actor", "refine", "edit")
 
 Range = tuple[float, float]
 _RANGES: dict[str, Range] = {  # ranges of settings by name, unless the policy has its own
-  **dict.fromkeys(("share", "flip", "side"), (0, 1)),
-  **dict.fromkeys(("magnitude", "severity"), (0, 10)),
+  **dict.fromkeys(("share", "flip", "side", "probability"), (0, 1)),
+  **{"magnitude": (0, 30), "severity": (0, 10)},
   **dict.fromkeys(("operations", "depth"), (0, 100)),
   "padding": (0, 4096),
   "width": (1, 10),
@@ -64,7 +64,7 @@ for _name, _spec in {
   "flip_crop": PolicySpec({"padding": 4, "flip": 0.5}),
   "cutout": PolicySpec({"side": 0.5}),
   "mixup": PolicySpec({"alpha": 1.0}),
-  "cutmix": PolicySpec({"alpha": 1.0}),
+  "cutmix": PolicySpec({"alpha": 1.0, "probability": 0.5}),
   "randaugment": PolicySpec({"operations": 2, "magnitude": 9.0}),
   "augmix": PolicySpec(
     {"severity": 3.0, "width": 3, "depth": 0, "alpha": 1.0, "consistency": 12.0},

@@ -300,8 +300,10 @@ def _randaugment(key, images, **settings):
 _BLACK = -ranges.MODEL_LIMIT
 _transforming("shift_rotate", functools.partial(transforms.shift_rotate, fill=_BLACK))
 _transforming("flip_crop", functools.partial(transforms.flip_crop, fill=_BLACK))
-# The original fills with 0, which is the mean of its normalised images.
-_transforming("cutout", lambda key, images, side: transforms.cutout(key, images, side=side, fill=images.mean()))
+# The original fills with 0, the mean of each channel of its normalised images. Here the batch stands for all images.
+_transforming(
+  "cutout", lambda key, images, side: transforms.cutout(key, images, side=side, fill=images.mean(axis=(0, 1, 2)))
+)
 _mixing("mixup", transforms.mixup)
 _mixing("cutmix", transforms.cutmix)
 _transforming("randaugment", _randaugment)

@@ -9,6 +9,8 @@ from etils import epath
 
 from lcgen import config as configs
 from lcgen.api import build
+from lcgen.classifiers import arms, policies
+from lcgen.classifiers.settings import ClassifierSettings
 from lcgen.cli import wanted
 from lcgen.cli.flags import GENERATOR
 from lcgen.constraints import rule_spec
@@ -96,11 +98,12 @@ def load_data(config: configs.Config, stage: str) -> sources.Dataset:
 
 
 def check_fit(config: configs.Config, context: Context) -> None:
-  """Checks that the batches fit the data and the devices, and that the run fits the memory.
+  """Checks that the batches fit the data and the devices, that arms act, and that the run fits the memory.
 
   Raises:
-    InputError: if they do not, or a split is empty.
+    InputError: if they do not, a split is empty, or an arm would replace no image.
   """
+  _check_shares(config.classifier)
   facts, shards = context.facts, context.mesh.shape[parallel.DATA]
   game, energy = config.actor_critic, config.energy
   sections = {config.generator: getattr(config, config.generator), "actor_critic": game, "energy": energy}
@@ -133,3 +136,15 @@ def check_fit(config: configs.Config, context: Context) -> None:
   data = needed.pop("data")
   size, name = max((size, name) for name, size in needed.items())
   memory.check_memory(f"the data ({data:,} bytes) and the phase {name} ({size:,} bytes)", data + size)
+
+
+def _check_shares(settings: ClassifierSettings) -> None:
+  """Raises an InputError if the share of an arm amounts to no image of a batch."""
+  for arm in settings.arms:
+    for name, own in arms.parse(arm):
+      share = settings.share if own.get("share") == -1 else own.get("share", 0)
+      if share and not policies.replaced(share, settings.share, settings.batch_size):
+        raise errors.InputError(
+          f"config.classifier.arms: {arm}: {name} with a share of {share:g} replaces no image of a batch of "
+          f"{settings.batch_size}; make the share or config.classifier.batch_size larger"
+        )

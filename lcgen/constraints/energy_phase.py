@@ -88,7 +88,8 @@ def energy_step(
 
 def critic(context: Context, settings: EnergySettings) -> actor_critic.Critic:
   """Builds the critic whose -log D(z, y) is the energy."""
-  return actor_critic.Critic(settings.hidden_dim, settings.depth, dtype=context.compute.dtype)
+  compute = context.compute
+  return actor_critic.Critic(settings.hidden_dim, settings.depth, dtype=compute.dtype, style=compute.style)
 
 
 def phase(

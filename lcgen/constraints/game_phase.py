@@ -111,13 +111,14 @@ def _update_actor(
 
 def actor(context: Context, settings: GameSettings) -> actor_critic.Actor:
   """Builds the actor G(z, y)."""
-  latent_dim = context.generator.latent_dim
-  return actor_critic.Actor(latent_dim, settings.hidden_dim, settings.depth, context.compute.dtype)
+  latent_dim, compute = context.generator.latent_dim, context.compute
+  return actor_critic.Actor(latent_dim, settings.hidden_dim, settings.depth, compute.dtype, compute.style)
 
 
 def critic(context: Context, settings: GameSettings) -> actor_critic.Critic:
   """Builds the game's critic D(z, y)."""
-  return actor_critic.Critic(settings.hidden_dim, settings.depth, settings.critic_batch_norm, context.compute.dtype)
+  normed, compute = settings.critic_batch_norm, context.compute
+  return actor_critic.Critic(settings.hidden_dim, settings.depth, normed, compute.dtype, compute.style)
 
 
 def phase(

@@ -42,6 +42,14 @@ def to_uint8(unit: jax.Array) -> jax.Array:
   return jnp.round(jnp.clip(unit, 0, 1) * 255).astype(jnp.uint8)
 
 
+def truncate_to_uint8(unit: jax.Array) -> jax.Array:
+  """Converts floats to uint8 as `np.uint8(255 * unit)` does in float64: clips to [0, 1] and truncates.
+
+  Whole levels stay: float32 may leave them less than 1e-3 below their value.
+  """
+  return jnp.floor(jnp.clip(unit, 0, 1) * 255 + 1e-3).astype(jnp.uint8)
+
+
 def to_model(images: jax.Array | Unit) -> jax.Array:
   """Converts uint8 or `Unit` images to model space, [-2, 2]."""
   return (to_unit(images) - _MEAN) / _STD

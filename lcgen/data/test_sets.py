@@ -19,6 +19,8 @@ from lcgen.data.test_set_names import with_mistakes as with_mistakes
 from lcgen.runtime import errors, parallel
 
 GENERATED = {"generated_cifar10_c": corruptions.CIFAR10_C, "generated_mnist_c": corruptions.MNIST_C}
+# As the published code stores them: CIFAR-10-C's truncates, MNIST-C's rounds.
+STORED = {"generated_cifar10_c": ranges.truncate_to_uint8, "generated_mnist_c": ranges.to_uint8}
 _PART = 200  # images that are corrupted at once on a CPU; more do not fit its caches
 _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081  # the normalisation in Dirty-MNIST's own loader
 _DIRTY_NOISE = 0.05 * _MNIST_STD  # the loader adds noise of 0.05 after it has normalised
@@ -43,12 +45,14 @@ def ensure(wanted: Sequence[TestSet], directory: str) -> None:
 
 
 def check_fit(wanted: Sequence[TestSet], facts: sources.Facts, directory: str) -> None:
-  """Checks published sets without reading their images, and traces the user's own corruptions.
+  """Checks published sets without reading their images, sizes for corruptions, and tries the user's own corruptions.
 
   Raises:
-    InputError: if a set lacks files or a test split, or does not have the data's number of classes and channels; if a
-      corruption cannot be imported or traced, or returns images of another shape.
+    InputError: if a set lacks files or a test split, or does not have the data's number of classes and channels; if
+      images are smaller than a corruption takes; if a corruption cannot be imported, traced or run, or returns images
+      of another shape.
   """
+  _check_sizes(wanted, facts)
   for part in dict.fromkeys(test_set.part for test_set in wanted if test_set.family == CUSTOM):
     corruptions.check_custom(part, facts.shape)
   for name in dict.fromkeys(test_set.tfds_name for test_set in wanted if test_set.tfds_name):
@@ -59,6 +63,23 @@ def check_fit(wanted: Sequence[TestSet], facts: sources.Facts, directory: str) -
         f"config.evaluate.sets: {name} has {classes} classes and images {'x'.join(map(str, found.shape))}, "
         f"{facts.name} has {len(facts.class_names)} and {'x'.join(map(str, facts.shape))}; leave the set out"
       )
+
+
+def _check_sizes(wanted: Sequence[TestSet], facts: sources.Facts) -> None:
+  """Raises an InputError that names the corruptions for which the images are too small."""
+  height, width = facts.shape[:2]
+  parts = dict.fromkeys((one.family, one.part) for one in wanted if one.family in (CUSTOM, *GENERATED))
+  needs = {f"{family}/{part}": corruptions.least_side_of(_function(family, part)) for family, part in parts}
+  if small := [name for name, side in needs.items() if side > min(height, width)]:
+    side = max(needs[name] for name in small)
+    raise errors.InputError(
+      f"config.evaluate.sets: {', '.join(small)}: images must have at least {side}x{side} pixels, and those of "
+      f"{facts.name} have {width}x{height}; leave these sets out"
+    )
+
+
+def _function(family: str, part: str) -> corruptions.Corruption:
+  return corruptions.custom(part) if family == CUSTOM else GENERATED[family][part]
 
 
 def read(test_set: TestSet, test: sources.Split, directory: str) -> sources.Split:
@@ -95,10 +116,11 @@ def change(test_set: TestSet) -> Change:
   if test_set.family in GENERATED:
     place = list(GENERATED[test_set.family]).index(test_set.part)
     every = tuple(GENERATED[test_set.family].values())
-    return functools.partial(_corrupt(every), corruption=place, severity=severity)
+    corrupt = _corrupt(every, STORED[test_set.family])
+    return functools.partial(corrupt, corruption=place, severity=severity)
   if test_set.family == CUSTOM:
     own = (corruptions.custom(test_set.part),)
-    return functools.partial(_corrupt(own), corruption=0, severity=severity)
+    return functools.partial(_corrupt(own, ranges.to_uint8), corruption=0, severity=severity)
   if test_set.family == "diagnostic":
     return {"noise": _noisy, "normalised_twice": _normalised_twice}[test_set.part]
   if test_set.family in DIRTY:
@@ -107,15 +129,17 @@ def change(test_set: TestSet) -> Change:
 
 
 @functools.cache
-def _corrupt(every: tuple[corruptions.Corruption, ...]) -> Callable[..., jax.Array]:
-  """Gives one function for all corruptions and severities of a family, to compile once; it rounds to uint8."""
+def _corrupt(
+  every: tuple[corruptions.Corruption, ...], stored: Callable[[jax.Array], jax.Array]
+) -> Callable[..., jax.Array]:
+  """Gives one function for all corruptions and severities of a family, to compile once; `stored` makes them uint8."""
 
   @jax.jit
   def corrupt(key, rows, images, corruption, severity):
     def one(row_and_image):
       row, image = row_and_image
       unit = ranges.to_unit(image)[None]
-      return ranges.to_uint8(jax.lax.switch(corruption, every, jax.random.fold_in(key, row), unit, severity)[0])
+      return stored(jax.lax.switch(corruption, every, jax.random.fold_in(key, row), unit, severity)[0])
 
     size = _PART if parallel.on_cpu() else len(images)
     return jax.lax.map(one, (rows, images), batch_size=size)

@@ -62,6 +62,7 @@ class VAE(base.Generator):
       output_limit=settings.output_limit,
       form=compute.form,
       dtype=compute.dtype,
+      style=compute.style,
     )
 
   def init(self, key: jax.Array) -> Any:

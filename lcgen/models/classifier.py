@@ -20,6 +20,7 @@ class Classifier(nn.Module):
     activate_logits: whether leaky ReLU follows the logits, a flaw of the published code that is kept for comparison.
     form: form of the convolutions, one of `layers.FORMS`.
     dtype: type that the layers compute in.
+    style: whose first weights and batch norm the layers have, one of `layers.STYLES`.
   """
 
   classes: int
@@ -29,21 +30,23 @@ class Classifier(nn.Module):
   activate_logits: bool = False
   form: str = "native"
   dtype: Any = None
+  style: str = "flax"
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     if self.architecture == "conv":
-      trunk = layers.ConvBlocks(self.channels, self.form, self.dtype)
+      trunk = layers.ConvBlocks(self.channels, self.form, self.dtype, self.style)
     else:
-      trunk = layers.DenseBlocks(self.widths, self.dtype)
-    logits = layers.Head(self.classes, dtype=self.dtype)(trunk(images, train))
+      trunk = layers.DenseBlocks(self.widths, self.dtype, self.style)
+    logits = layers.Head(self.classes, self.dtype, self.style)(trunk(images, train))
     return layers.leaky_relu(logits) if self.activate_logits else logits
 
 
 class Judge(nn.Module):
   """A small convolutional classifier, trained on real images alone and used only for scoring.
 
-  `features` gives the activations before its last layer, `[B, feature_dim]`, in which diversity is measured.
+  `features` gives the activations before its last layer, `[B, feature_dim]`, in which diversity is measured. Its layers
+  are Flax's in every config, so that scores of all configs come from the same judge.
   """
 
   classes: int
@@ -54,7 +57,7 @@ class Judge(nn.Module):
   def setup(self):
     self.trunk = layers.ConvBlocks(self.channels, self.form)
     self.head = layers.DenseBlocks((self.feature_dim,))
-    self.logits = nn.Dense(self.classes)
+    self.logits = layers.Dense(self.classes)
 
   def features(self, images: jax.Array, train: bool = False) -> jax.Array:
     return self.head(self.trunk(images, train), train)

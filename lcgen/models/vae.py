@@ -31,18 +31,19 @@ class ConvDecoder(nn.Module):
   channels: Sequence[int]
   form: str
   dtype: Any = None
+  style: str = "flax"
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
     height, width, colours = self.image_shape
     shrink = 2 ** len(self.channels)
     rows, columns = -(-height // shrink), -(-width // shrink)
-    hidden = nn.Dense(rows * columns * self.channels[-1], dtype=self.dtype)(latents)
+    hidden = layers.Dense(rows * columns * self.channels[-1], self.dtype, self.style)(latents)
     hidden = hidden.reshape(-1, rows, columns, self.channels[-1])
     for features in (*self.channels[-2::-1], self.channels[0]):
-      hidden = layers.ConvTranspose(features, self.form, self.dtype)(hidden)
-      hidden = layers.NormalizedLeakyReLU(self.dtype)(hidden, train)
-    images = layers.Conv(colours, form=self.form, dtype=self.dtype)(hidden[:, :height, :width])
+      hidden = layers.ConvTranspose(features, self.form, self.dtype, self.style)(hidden)
+      hidden = layers.NormalizedLeakyReLU(self.dtype, self.style)(hidden, train)
+    images = layers.Conv(colours, 1, self.form, self.dtype, self.style)(hidden[:, :height, :width])
     return images.astype(jnp.float32)
 
 
@@ -52,12 +53,14 @@ class DenseDecoder(nn.Module):
   image_shape: Sequence[int]
   widths: Sequence[int]
   dtype: Any = None
+  style: str = "flax"
 
   @nn.compact
   def __call__(self, latents: jax.Array, train: bool) -> jax.Array:
     height, width, colours = self.image_shape
-    hidden = layers.DenseBlocks(self.widths, self.dtype)(latents, train)
-    return layers.Head(height * width * colours, dtype=self.dtype)(hidden).reshape(-1, height, width, colours)
+    hidden = layers.DenseBlocks(self.widths, self.dtype, self.style)(latents, train)
+    images = layers.Head(height * width * colours, self.dtype, self.style)(hidden)
+    return images.reshape(-1, height, width, colours)
 
 
 class VAE(nn.Module):
@@ -73,6 +76,7 @@ class VAE(nn.Module):
       paper's decoder stops at 1.
     form: form of the convolutions, one of `layers.FORMS`.
     dtype: type that the layers compute in.
+    style: whose first weights and batch norm the layers have, one of `layers.STYLES`.
   """
 
   image_shape: Sequence[int]
@@ -83,16 +87,17 @@ class VAE(nn.Module):
   output_limit: float = 2.0
   form: str = "native"
   dtype: Any = None
+  style: str = "flax"
 
   def setup(self):
     if self.architecture == "conv":
-      self.trunk = layers.ConvBlocks(self.channels, self.form, self.dtype)
-      self.decoder = ConvDecoder(self.image_shape, self.channels, self.form, self.dtype)
+      self.trunk = layers.ConvBlocks(self.channels, self.form, self.dtype, self.style)
+      self.decoder = ConvDecoder(self.image_shape, self.channels, self.form, self.dtype, self.style)
     else:
-      self.trunk = layers.DenseBlocks(self.widths, self.dtype)
-      self.decoder = DenseDecoder(self.image_shape, self.widths[::-1], self.dtype)
-    self.mean = layers.Head(self.latent_dim, dtype=self.dtype)
-    self.logvar = layers.Head(self.latent_dim, dtype=self.dtype)
+      self.trunk = layers.DenseBlocks(self.widths, self.dtype, self.style)
+      self.decoder = DenseDecoder(self.image_shape, self.widths[::-1], self.dtype, self.style)
+    self.mean = layers.Head(self.latent_dim, self.dtype, self.style)
+    self.logvar = layers.Head(self.latent_dim, self.dtype, self.style)
 
   def encode(self, images: jax.Array, train: bool = False) -> Posterior:
     """Computes q(z|x) for images `[B, H, W, C]`."""

@@ -40,10 +40,12 @@ class Compute:
   Attributes:
     form: of convolutions, one of `lcgen.models.layers.FORMS`.
     dtype: of activations; parameters and losses are always float32.
+    style: of layers, one of `lcgen.models.layers.STYLES`.
   """
 
   form: str
   dtype: Any
+  style: str = "flax"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +128,7 @@ def compute(train: TrainSettings) -> Compute:
   form = train.convolution
   if form == "auto":
     form = "matmul" if parallel.on_cpu() else "native"
-  return Compute(form, jnp.dtype(train.dtype))
+  return Compute(form, jnp.dtype(train.dtype), train.layers)
 
 
 def data_sharding(mesh: jax.sharding.Mesh, placement: str, size: int) -> jax.sharding.NamedSharding:

@@ -28,6 +28,11 @@ class TrainSettings:
     one_of("float32", "bfloat16"),
     "Type that networks compute in; parameters, statistics and losses are float32.",
   )
+  layers: str = field(
+    "flax",
+    one_of("flax", "pytorch"),
+    "Whose first weights and running variance of batch norms layers have; the judge's are always flax.",
+  )
   on_nonfinite: str = field(
     "stop",
     one_of("stop", "restore"),

@@ -74,7 +74,7 @@ def test_texts_are_read(tools, text, changes):
     ("shift_rotate:pixels=-1", ["shift_rotate:pixels=-1", "at least 0"]),
     ("flip_crop:flip=1.5", ["flip=1.5", "at most 1"]),
     ("cutout:side=1.5", ["side=1.5", "at most 1"]),
-    ("randaugment:magnitude=11", ["magnitude=11", "at most 10"]),
+    ("randaugment:magnitude=31", ["magnitude=31", "at most 30"]),
     ("augmix:severity=11", ["severity=11", "at most 10"]),
     ("augmix:width=0", ["width=0", "at least 1"]),
     ("augmix:alpha=0", ["alpha=0", "at least 0.01"]),

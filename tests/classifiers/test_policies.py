@@ -98,6 +98,9 @@ def test_policies_are_pure_functions_of_a_batch(world, draw, arm):
   np.testing.assert_allclose(labels.sum(axis=-1), 1, atol=1e-6)
   np.testing.assert_array_equal(weights, np.tile(np.arange(count) < SIZE, (KEYS, 1)))
   different = {images[key].tobytes() for key in range(KEYS)}
+  if arm == "cutmix":  # leaves half of the batches alone
+    assert KEYS / 4 < len(different) < KEYS
+    return
   assert len(different) == (1 if arm == "none" else KEYS)
 
 
@@ -297,7 +300,8 @@ def test_shuffled_samples_are_the_same_with_labels_of_each_other(world, draw, by
     ),
     ("cutout:side=0.25", lambda key, x, y: (transforms.cutout(key, x, side=0.25, fill=x.mean()), y)),
     ("mixup:alpha=0.5", lambda key, x, y: transforms.mixup(key, x, y, alpha=0.5)),
-    ("cutmix:alpha=0.5", lambda key, x, y: transforms.cutmix(key, x, y, alpha=0.5)),
+    ("cutmix:alpha=0.5", lambda key, x, y: transforms.cutmix(key, x, y, alpha=0.5, probability=0.5)),
+    ("cutmix:probability=1", lambda key, x, y: transforms.cutmix(key, x, y, alpha=1, probability=1)),
     (
       "randaugment:operations=1:magnitude=5",
       lambda key, x, y: (4 * transforms.randaugment(key, x / 4 + 0.5, operations=1, magnitude=5.0) - 2, y),
@@ -309,6 +313,17 @@ def test_transforms_get_their_settings_and_the_range_they_work_in(world, draw, a
   expected_images, expected_labels = jax.vmap(by_hand, (0, None, None))(keys(), world.images, world.labels)
   np.testing.assert_allclose(images, expected_images, atol=1e-5)
   np.testing.assert_allclose(labels, expected_labels, atol=1e-6)
+
+
+def test_cutout_fills_each_channel_with_its_mean(world):
+  """As zeros do in images that are normalised by channel."""
+  noise = np.random.default_rng(0).normal(0, 0.1, (SIZE, 8, 8, 3))
+  images = jnp.asarray(np.array([-1, 0.5, 1.5]) + noise, jnp.float32)
+  policy = policies.build("cutout:side=1", world.tools).policy
+  cut, _, _ = policy(jax.random.key(1), images, world.labels, world.frozen)
+  filled = np.asarray(cut)[(cut != images).all(axis=-1)]
+  assert len(filled) > SIZE
+  np.testing.assert_allclose(filled, np.broadcast_to(images.mean(axis=(0, 1, 2)), filled.shape), rtol=1e-5)
 
 
 def test_what_comes_in_from_outside_the_image_is_black(world, draw):

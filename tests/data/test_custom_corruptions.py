@@ -17,6 +17,7 @@ MODULE = """
 import jax
 import jax.numpy as jnp
 import numpy as np
+from lcgen.data import corruptions
 
 SIZE = 3
 
@@ -56,6 +57,15 @@ def branches(key, images, severity):
   return images if severity < 3 else 1 - images
 
 def two_arguments(key, images):
+  return images
+
+@corruptions.least_side(16)
+def large(key, images, severity):
+  return images
+
+def breaks(key, images, severity):
+  if not isinstance(images, jax.core.Tracer):
+    raise IndexError("list index out of range")
   return images
 """
 
@@ -116,6 +126,11 @@ def test_a_function_of_a_module_is_found(shape):
     ("my_module.one", "returns float32[8, 8, 1] for float32[1, 8, 8, 1]; return images as given"),
     ("my_module.stored", "returns uint8[1, 8, 8, 1] for float32[1, 8, 8, 1]; return images as given"),
     ("my_module.pair", "returns a tuple for float32[1, 8, 8, 1]; return images as given"),
+    (
+      "my_module.large",
+      ": images must have at least 16x16 pixels, and those of squares have 8x8; leave these sets out",
+    ),
+    ("my_module.breaks", "cannot be run (IndexError: list index out of range); write a JAX function of (key, images, "),
     ("my_module.nothing", "returns a NoneType for float32[1, 8, 8, 1]; return images as given"),
   ],
 )
@@ -144,6 +159,10 @@ def test_a_registered_corruption_needs_no_module():
     np.testing.assert_array_equal(changed, 255 - split.images)
     with pytest.raises(errors.InputError, match=r"corruption 'mine\.negative': there is one of this name already"):
       corruptions.register("mine.negative")(lambda key, images, severity: images)
+    corruptions.register("mine.large", least=9)(lambda key, images, severity: images)
+    check("mine.large", (9, 9, 3))
+    with pytest.raises(errors.InputError, match=r"custom/mine\.large: images must have at least 9x9 pixels"):
+      check("mine.large")
   with pytest.raises(errors.InputError, match="No module named 'mine'"):
     check("mine.negative")
 

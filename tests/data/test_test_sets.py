@@ -134,6 +134,46 @@ def test_a_set_that_does_not_fit_the_data_is_refused(published):
     test_sets.check_fit([test_sets.TestSet("cifar10_corrupted", "fog", 3)], facts, published)
 
 
+GENERATED = [(family, part) for family, functions in test_sets.GENERATED.items() for part in functions]
+
+
+@pytest.mark.parametrize(("family", "part"), GENERATED)
+def test_every_corruption_states_its_least_size_which_is_checked_before_training(family, part):
+  least = test_sets.GENERATED[family][part].least_side
+  facts = lambda height, width: sources.Facts("dots", (height, width, 1), ("0", "1"), 1, 1, 1)
+  wanted = test_sets.expand(["test", f"{family}/{part}"])
+  test_sets.check_fit(wanted, facts(least, least), "")
+  for shape in ((least - 1, 32), (32, least - 1)) if least > 1 else ():
+    words = (
+      f"^config.evaluate.sets: {family}/{part}: images must have at least {least}x{least} pixels, and those of dots"
+    )
+    with pytest.raises(errors.InputError, match=words):
+      test_sets.check_fit(wanted, facts(*shape), "")
+
+
+def test_generated_sets_are_stored_as_the_published_ones():
+  """CIFAR-10-C is truncated, but where another program had rounded it; MNIST-C is rounded. Whole levels stay."""
+  levels = np.arange(8 * 8 * 3 * 4, dtype=np.uint8).reshape(4, 8, 8, 3)
+  stored = lambda family, part, severity: np.asarray(
+    test_sets.change(one := test_sets.TestSet(family, part, severity))(test_sets.key(one), np.arange(4), levels)
+  )
+  unit = levels / 255.0
+  mean = unit.mean(axis=(1, 2), keepdims=True)
+  for severity, factor in ((1, 0.75), (5, 0.15)):
+    published = np.uint8(np.clip((unit - mean) * factor + mean, 0, 1) * 255)
+    found = stored("generated_cifar10_c", "contrast", severity)
+    assert (found == published).mean() > 0.99
+    assert np.abs(found.astype(int) - published).max() <= 1
+  kept = stored("generated_cifar10_c", "impulse_noise", 1)
+  assert (kept == levels).mean() > 0.97  # no level is lost on the way to floats and back
+  every = np.arange(256, dtype=np.uint8)
+  np.testing.assert_array_equal(ranges.truncate_to_uint8(ranges.to_unit(every)), every)
+  between = (every[:-1] + 0.9) / 255
+  np.testing.assert_array_equal(ranges.truncate_to_uint8(between), every[:-1])
+  np.testing.assert_array_equal(ranges.to_uint8(between), every[1:])
+  assert test_sets.STORED == {"generated_cifar10_c": ranges.truncate_to_uint8, "generated_mnist_c": ranges.to_uint8}
+
+
 def test_names_are_those_of_functions():
   assert tuple(corruptions.CIFAR10_C) == test_set_names.CIFAR10_C
   assert tuple(corruptions.MNIST_C) == test_set_names.MNIST_C

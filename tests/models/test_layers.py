@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from lcgen.models import layers
 
@@ -63,3 +64,51 @@ def test_both_forms_agree_in_values_and_gradients(module):
   loss = lambda variables, form: jnp.square(module.clone(form=form).apply(variables, images)).sum()
   results = [jax.value_and_grad(loss)(variables, form) for form in layers.FORMS]
   chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def torch_layers():
+  """Written by `tests/support/make_torch_layers.py`."""
+  return np.load(pathlib.Path(__file__).parent / "torch_layers.npz")
+
+
+LAYERS = {
+  "linear": (layers.Dense(400, style="pytorch"), (1, 50)),
+  "conv": (layers.Conv(400, 2, style="pytorch"), (1, 4, 4, 6)),
+  "conv_transpose": (layers.ConvTranspose(40, style="pytorch"), (1, 2, 2, 6)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_first_weights_are_drawn_as_torch_draws_them(torch_layers, name):
+  module, shape = LAYERS[name]
+  drawn = jax.vmap(lambda key: module.init(key, jnp.zeros(shape))["params"])(jax.random.split(jax.random.key(0), 20))
+  for part, own in (("weight", drawn["kernel"]), ("bias", drawn["bias"])):
+    theirs = torch_layers[f"{name}_{part}"]
+    assert scipy.stats.ks_2samp(np.ravel(own), theirs).pvalue > 0.01
+    assert np.abs(own).max() == pytest.approx(np.abs(theirs).max(), rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["dense", "conv"])
+def test_batch_norm_keeps_and_returns_what_torch_does(torch_layers, name):
+  """Also in evaluation, where Flax's running variance of n values makes outputs larger."""
+  batches = torch_layers[f"{name}_batches"]
+  found = {}
+  for style in layers.STYLES:
+    module = layers.NormalizedLeakyReLU(style=style)
+    variables = module.init(jax.random.key(0), batches[0], False)
+    for batch in batches:
+      trained, updated = module.apply(variables, batch, True, mutable=["batch_stats"])
+      variables = variables | updated
+    (kept,) = variables["batch_stats"].values()
+    found[style] = kept, trained, module.apply(variables, batches[-1], False)
+    np.testing.assert_allclose(kept["mean"], torch_layers[f"{name}_mean"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trained, layers.leaky_relu(torch_layers[f"{name}_trained"]), rtol=1e-4, atol=1e-5)
+  kept, _, evaluated = found["pytorch"]
+  np.testing.assert_allclose(kept["var"], torch_layers[f"{name}_var"], rtol=1e-5)
+  np.testing.assert_allclose(evaluated, layers.leaky_relu(torch_layers[f"{name}_evaluated"]), rtol=1e-4, atol=1e-5)
+  kept, _, evaluated = found["flax"]
+  rows, remains = batches[0][..., 0].size, 0.9 ** len(batches)  # of the first variance, which is 1
+  unbiased = (torch_layers[f"{name}_var"] - remains) * (rows - 1) / rows + remains
+  np.testing.assert_allclose(kept["var"], unbiased, rtol=1e-4)
+  assert np.abs(evaluated - layers.leaky_relu(torch_layers[f"{name}_evaluated"])).max() > 0.05

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from lcgen.classifiers import arm_phase, judge_phase
 from lcgen.constraints import draws, energy_phase, game_phase
+from lcgen.models.layers import STYLES
 from tests.support.helpers import FACTS, config_of, context_of, frozen_vae
 from tests.support.steps import batch_of
 
@@ -68,6 +70,30 @@ def test_networks_return_float32(architecture):
     outputs, variables = model.init_with_output(jax.random.key(1), *inputs)
     assert types((outputs, variables)) == {np.dtype("float32")}
   assert not hasattr(judge, "dtype")  # the judge computes in float32 always
+
+
+@pytest.mark.parametrize("architecture", ["dense", "conv"])
+def test_every_network_but_the_judge_draws_first_biases_as_pytorch_does(architecture):
+  found = {}
+  for layers in STYLES:
+    changes = {"vae__architecture": architecture, "classifier__architecture": architecture, "train__layers": layers}
+    config = config_of("smoke", actor_critic__critic_batch_norm=True, **changes)
+    context = context_of(config, FACTS)
+    condition = jnp.zeros((1, context.classes))
+    for name, model, inputs in (
+      ("vae", context.generator.model, (context.image, jax.random.key(0))),
+      ("actor", game_phase.actor(context, config.actor_critic), (context.latent, condition)),
+      ("critic", game_phase.critic(context, config.actor_critic), (context.latent, condition)),
+      ("energy", energy_phase.critic(context, config.energy), (context.latent, condition)),
+      ("classifier", arm_phase.network(context, config.classifier), (context.image,)),
+      ("judge", judge_phase.network(context, config.evaluate.judge), (context.image,)),
+    ):
+      params = traverse_util.flatten_dict(model.init(jax.random.key(1), *inputs)["params"])
+      kernels = {path[:-1] for path in params if path[-1] == "kernel"}
+      found[layers, name] = [bool(params[*path, "bias"].any()) for path in sorted(kernels)]
+  for (layers, name), drawn in found.items():
+    assert set(drawn) == {layers == "pytorch" and name != "judge"}, (layers, name)
+    assert len(drawn) == len(found["flax", name])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Folders of small images, as users have them."""
+"""Folders of small images, as users have them, and images like photographs."""
 
 import numpy as np
 from PIL import Image
@@ -18,3 +18,13 @@ def write_folder(root, parts=("train", "test"), shape=(10, 12), count=6):
       for number in range(count):
         save(root / part / name / f"{number}.png", base + rng.integers(0, 100, shape))
   return root
+
+
+def photographs(count, channels, height=20, width=26):
+  """Draws smooth parts, noise, and not all levels: bytes `[count, height, width, channels]`."""
+  y, x = np.mgrid[:height, :width, :1][:2] / 10
+  rng = np.random.default_rng(count)
+  phase, slope = rng.uniform(0, 6, (2, count * channels))
+  waves = 120 + 70 * np.sin(x * slope / 3 + y + phase)
+  levels = np.clip(waves + rng.normal(0, 12, waves.shape), 7, 243).astype(np.uint8)
+  return levels.reshape(height, width, count, channels).transpose(2, 0, 1, 3)

@@ -126,10 +126,10 @@ def test_examples_have_the_shapes_of_the_generator():
 @pytest.mark.parametrize(
   ("convolution", "form"), [("auto", "matmul"), ("native", "native"), ("matmul", "matmul")]
 )  # on a CPU, where the tests run
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_networks_compute_as_the_settings_say(convolution, form, dtype):
-  found = contexts.compute(TrainSettings(convolution=convolution, dtype=dtype))
-  assert found == contexts.Compute(form, jnp.dtype(dtype))
+@pytest.mark.parametrize(("dtype", "layers"), [("float32", "flax"), ("bfloat16", "pytorch")])
+def test_networks_compute_as_the_settings_say(convolution, form, dtype, layers):
+  found = contexts.compute(TrainSettings(convolution=convolution, dtype=dtype, layers=layers))
+  assert found == contexts.Compute(form, jnp.dtype(dtype), layers)
 
 
 def test_data_are_spread_where_they_would_take_much_of_a_device(monkeypatch):

@@ -1,15 +1,17 @@
 """The 19 corruptions of CIFAR-10-C, with the published order and parameters, which were made for 32x32 pixels.
 
 Every function is `(key, images, severity) -> images` on unit images `[B, H, W, C]` with C in {1, 3}. The severity is 1
-to 5 and may be traced. A function that is only an equivalent of the published one says so in its docstring. None
-rounds to 8 bits between its stages.
+to 5 and may be traced. `least_side` states the smallest images that the highest severity changes. A function that is
+only an equivalent of the published one says so in its docstring. None rounds to 8 bits between its stages, but
+`pixelate` and `jpeg_compression`. The published files hold truncated values, as `ranges.truncate_to_uint8` gives them,
+except where another program had rounded them: `motion_blur`, `pixelate` and `jpeg_compression` return whole levels.
 
 Source: Hendrycks and Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations",
 ICLR 2019, and the code that made the published files.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,26 +19,31 @@ import numpy as np
 
 from lcgen.data.corruptions import colours, elastic, fields, filters, jpeg, spattering
 from lcgen.data.corruptions.filters import level
+from lcgen.data.corruptions.sizes import least_side
 
 Corruption = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
+@least_side(1)
 def gaussian_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Adds normal noise to every value."""
   sigma = level((0.04, 0.06, 0.08, 0.09, 0.10), severity)
   return jnp.clip(images + sigma * fields.normal(key, images.shape), 0, 1)
 
 
+@least_side(1)
 def shot_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Draws a Poisson count of photons for every value; white has 500 (severity 1) to 50 (severity 5) on average."""
   return fields.photons(key, images, level((500, 250, 100, 75, 50), severity))
 
 
+@least_side(1)
 def impulse_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Sets a share of the values to 0 or 1 with equal probability (salt and pepper)."""
   return fields.salt_and_pepper(key, images, level((0.01, 0.02, 0.03, 0.05, 0.07), severity))
 
 
+@least_side(1)
 def defocus_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Correlates with a slightly smoothed disk (radius in pixels); the border is mirrored."""
   del key
@@ -45,6 +52,7 @@ def defocus_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.
   return jnp.clip(filters.correlate(images, level(kernels, severity)), 0, 1)
 
 
+@least_side(3)
 def glass_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Blurs with a Gaussian, displaces pixels at random once or twice, and blurs again.
 
@@ -77,13 +85,16 @@ def _displace(key: jax.Array, images: jax.Array, times: jax.Array) -> jax.Array:
   return images
 
 
+@least_side(1)
 def motion_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Blurs along a one-sided line; draws an angle within 45 degrees of the horizontal for each image.
 
-  This is ImageMagick's filter without its rounding. Weights beyond five standard deviations (below 1e-5) are left out.
+  This is ImageMagick's filter, rounded to 8 bits at its end. Weights beyond five standard deviations (below 1e-5) are
+  left out.
   """
   radius, sigma = level((6, 6, 6, 8, 9), severity), level((1, 1.5, 2, 2, 2.5), severity)
-  return jnp.clip(filters.motion_blur(images, _angles(key, images, -45, 45), radius, sigma, taps=14), 0, 1)
+  blurred = filters.motion_blur(images, _angles(key, images, -45, 45), radius, sigma, taps=14)
+  return jnp.round(jnp.clip(blurred, 0, 1) * 255) / 255
 
 
 def _angles(key: jax.Array, images: jax.Array, low: float, high: float) -> jax.Array:
@@ -91,6 +102,7 @@ def _angles(key: jax.Array, images: jax.Array, low: float, high: float) -> jax.A
   return jnp.deg2rad(jax.random.uniform(key, images.shape[:1], minval=low, maxval=high))
 
 
+@least_side(3)
 def zoom_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Averages the image and its centre enlarged by 1, 1.01, 1.02 ... up to 1.06, 1.11, 1.15, 1.2 or 1.25."""
   del key
@@ -109,6 +121,7 @@ def _mean_of_zooms(zooms: np.ndarray, images: jax.Array) -> jax.Array:
   return filters.sum_of_separable(images, rows, columns * (counts / counts.sum())[:, None, None].astype(np.float32))
 
 
+@least_side(2)
 def snow(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Adds flakes, upright and upside down, to the image mixed with a brighter grey version of itself.
 
@@ -129,6 +142,7 @@ def snow(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   return jnp.clip(images + flakes + flakes[:, ::-1, ::-1], 0, 1)
 
 
+@least_side(2)
 def frost(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Darkens the image a little and adds ice.
 
@@ -139,6 +153,7 @@ def frost(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   return jnp.clip(keep * images + add * (ice if images.shape[-1] == 3 else colours.grey(ice)), 0, 1)
 
 
+@least_side(2)
 def fog(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Adds clouds (diamond-square plasma) and scales the result back to the image's range."""
   amount, decay = level((0.2, 0.5, 0.75, 1, 1.5), severity), level((3, 3, 2.5, 2, 1.75), severity)
@@ -147,12 +162,14 @@ def fog(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   return colours.add_fog(images, clouds[:, :height, :width, None], amount)
 
 
+@least_side(1)
 def brightness(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Adds a constant to the HSV value; hue and saturation stay."""
   del key
   return colours.brighten(images, level((0.05, 0.1, 0.15, 0.2, 0.3), severity))
 
 
+@least_side(1)
 def contrast(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Pulls values towards the mean of each channel of each image."""
   del key
@@ -161,6 +178,7 @@ def contrast(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Arra
   return jnp.clip(mean + factor * (images - mean), 0, 1)
 
 
+@least_side(3)
 def elastic_transform(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Applies a random affine map, then a smooth random displacement of every pixel.
 
@@ -174,17 +192,31 @@ def elastic_transform(key: jax.Array, images: jax.Array, severity: jax.Array) ->
   return elastic.displace(field_key, images, alpha, [side * share for share in (0, 0.2, 0.06, 0.04, 0.03)], severity)
 
 
+@least_side(2)
 def pixelate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
-  """Shrinks the image and enlarges it again, both with Pillow's box filter."""
+  """Shrinks the image and enlarges it again, both with Pillow's box filter, which rounds to 8 bits after each axis."""
   del key
   factors = (0.95, 0.9, 0.85, 0.75, 0.65)
-  rows, columns = (np.stack([_pixelate_matrix(size, factor) for factor in factors]) for size in images.shape[1:3])
-  return filters.separable(images, level(rows, severity), level(columns, severity))
+  steps = zip(*(_pixelate_matrices(size, factors) for size in images.shape[1:3]), strict=True)
+  levels = jnp.round(images * 255)
+  for rows, columns in steps:  # down, up
+    rows, columns = level(rows, severity), level(columns, severity)
+    levels = _rounded(jnp.einsum("bhwc,xw->bhxc", levels, columns, precision=jax.lax.Precision.HIGHEST))
+    levels = _rounded(jnp.einsum("bhxc,yh->byxc", levels, rows, precision=jax.lax.Precision.HIGHEST))
+  return levels / 255
 
 
-def _pixelate_matrix(size: int, factor: float) -> np.ndarray:
-  small = int(size * factor)
-  return (_box_matrix(small, size) @ _box_matrix(size, small)).astype(np.float32)
+def _rounded(levels: jax.Array) -> jax.Array:
+  """Rounds levels, halves up; 1e-3 more because means of whole levels may come out inexact."""
+  return jnp.floor(levels + 0.501)
+
+
+def _pixelate_matrices(size: int, factors: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+  """Gives the matrices that shrink and enlarge a side, `[factors, size, size]` each, filled up with zeros."""
+  small = [int(size * factor) for factor in factors]
+  down = [np.pad(_box_matrix(size, new), ((0, size - new), (0, 0))) for new in small]
+  up = [np.pad(_box_matrix(new, size), ((0, 0), (0, size - new))) for new in small]
+  return np.stack(down).astype(np.float32), np.stack(up).astype(np.float32)
 
 
 def _box_matrix(size: int, new: int) -> np.ndarray:
@@ -200,6 +232,7 @@ def _box_matrix(size: int, new: int) -> np.ndarray:
   return inside / inside.sum(axis=1, keepdims=True)
 
 
+@least_side(1)
 def jpeg_compression(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Applies the losses of JPEG at quality 80 to 40; an equivalent without the codec (`jpeg.compress`)."""
   del key
@@ -207,18 +240,21 @@ def jpeg_compression(key: jax.Array, images: jax.Array, severity: jax.Array) -> 
   return jpeg.compress(images, level(tables, severity))
 
 
+@least_side(1)
 def speckle_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Multiplies every value by 1 + normal noise."""
   sigma = level((0.06, 0.1, 0.12, 0.16, 0.2), severity)
   return jnp.clip(images + images * sigma * fields.normal(key, images.shape), 0, 1)
 
 
+@least_side(1)
 def gaussian_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Convolves with a Gaussian (sigma in pixels); the border is repeated."""
   del key
   return jnp.clip(filters.gaussian(images, (0.4, 0.6, 0.7, 0.8, 1.0), severity), 0, 1)
 
 
+@least_side(1)
 def spatter(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Adds drops of water (severity 1 to 3) or mud (4 and 5) wherever smoothed normal noise is high.
 
@@ -234,6 +270,7 @@ def spatter(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array
   return jax.lax.cond(severity < 4, water, mud, images, liquid)
 
 
+@least_side(1)
 def saturate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Multiplies HSV saturation by a factor and adds an offset; hue, value and grey images `[..., 1]` stay the same.
 

@@ -1,7 +1,9 @@
 """The 15 corruptions of MNIST-C, each in its only published severity, which was made for 28x28 pixels.
 
 Every function is `(key, images, severity) -> images` as in `cifar10_c`, and ignores the severity. None rounds to 8 bits
-between its stages. On images of other sizes, stripes keep their share of the image and lines still cross it.
+between its stages. The authors' code returns floats and rounds them to 8 bits (`round_and_astype` in its notebook), as
+`ranges.to_uint8` does. On images of other sizes, stripes keep their share of the image and lines still cross it.
+`least_side` states the smallest images that a function changes.
 
 Source: Mu and Gilmer, "MNIST-C: a robustness benchmark for computer vision", 2019 (arXiv:1906.02337), and its code.
 """
@@ -11,20 +13,24 @@ import jax.numpy as jnp
 
 from lcgen.data.corruptions import colours, edges, fields, filters, spattering
 from lcgen.data.corruptions.cifar10_c import Corruption
+from lcgen.data.corruptions.sizes import least_side
 
 
+@least_side(1)
 def shot_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Draws a Poisson count of photons for every value; white has 3 on average."""
   del severity
   return fields.photons(key, images, 3.0)
 
 
+@least_side(1)
 def impulse_noise(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Sets 17 % of the values to 0 or 1 with equal probability (salt and pepper)."""
   del severity
   return fields.salt_and_pepper(key, images, 0.17)
 
 
+@least_side(3)
 def glass_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Blurs with a Gaussian, swaps neighbours at random twice, and blurs again.
 
@@ -62,6 +68,7 @@ def _swap(key: jax.Array, images: jax.Array) -> jax.Array:
   return jax.lax.fori_loop(0, count, swap, images)
 
 
+@least_side(1)
 def motion_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Blurs along a one-sided line; draws an angle within 45 degrees of the horizontal for each image.
 
@@ -73,6 +80,7 @@ def motion_blur(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.A
   return jnp.clip(filters.motion_blur(images, angles, radius=10, sigma=3.0, taps=16), 0, 1)
 
 
+@least_side(2)
 def shear(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Shears by an angle a of ±0.4 radians about the centre: pixel (x, y) reads from (x - y sin(a), y cos(a))."""
   del severity
@@ -80,6 +88,7 @@ def shear(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   return _affine(images, jnp.ones_like(angle), -jnp.sin(angle), jnp.zeros_like(angle), jnp.cos(angle))
 
 
+@least_side(1)
 def scale(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Shrinks the image to 0.7 of its size about the centre."""
   del key, severity
@@ -87,6 +96,7 @@ def scale(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   return _affine(images, larger, none, none, larger)
 
 
+@least_side(2)
 def rotate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Rotates by ±0.4 radians about the centre."""
   del severity
@@ -94,6 +104,7 @@ def rotate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   return _affine(images, jnp.cos(angle), -jnp.sin(angle), jnp.sin(angle), jnp.cos(angle))
 
 
+@least_side(4)
 def translate(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Shifts by ±3 pixels on each axis; zeros move in."""
   del severity
@@ -119,12 +130,14 @@ def _warp(images: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
   return filters.bilinear(images, rows, columns, border="zero")
 
 
+@least_side(1)
 def brightness(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Adds 0.5 to the HSV value."""
   del key, severity
   return colours.brighten(images, 0.5)
 
 
+@least_side(4)
 def stripe(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Inverts the left and the right quarter of the image."""
   del key, severity
@@ -133,6 +146,7 @@ def stripe(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   return jnp.where((columns < width // 4) | (columns >= width - width // 4), 1 - images, images)
 
 
+@least_side(1)
 def fog(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Adds clouds (diamond-square plasma) and scales the result back to the image's range.
 
@@ -145,6 +159,7 @@ def fog(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   return colours.add_fog(images, clouds[:, :height, :width, None], 3.0)
 
 
+@least_side(1)
 def spatter(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Covers the image with grey mud wherever smoothed normal noise is high."""
   del severity
@@ -153,6 +168,7 @@ def spatter(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array
   return spattering.mud(images, jnp.where(liquid < 0.65, 0, liquid), sigma=1.5, colour=(63, 63, 63))
 
 
+@least_side(4)
 def dotted_line(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Adds a dotted line from the left to the right side; its ends are at random rows, two columns are off, two on."""
   del severity
@@ -164,6 +180,7 @@ def dotted_line(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.A
   return jnp.clip(images + line * on, 0, 1)
 
 
+@least_side(7)
 def zigzag(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Adds a slightly tilted zigzag from a random row; its teeth are 4 pixels long and 2 high to each side."""
   del severity
@@ -203,6 +220,7 @@ def _lines(columns: jax.Array, rows: jax.Array, height: int, width: int) -> jax.
   return (bright * within).sum(axis=1)[..., None]
 
 
+@least_side(3)
 def canny_edges(key: jax.Array, images: jax.Array, severity: jax.Array) -> jax.Array:
   """Replaces the image by its Canny edges, white on black."""
   del key, severity

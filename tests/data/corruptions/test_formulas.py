@@ -119,12 +119,12 @@ def test_saturate_keeps_hue_and_value():
 
 
 def test_pixelate_is_pillows_box_filter():
-  image = (scenes(1, 32, 32, 3)[0] * 255).round().astype(np.uint8)
+  image = (scenes(1, 24, 32, 3)[0] * 255).round().astype(np.uint8)
   for severity, factor in enumerate((0.95, 0.9, 0.85, 0.75, 0.65), start=1):
-    small = PIL.Image.fromarray(image).resize((int(32 * factor),) * 2, PIL.Image.Resampling.BOX)
-    expected = np.asarray(small.resize((32, 32), PIL.Image.Resampling.BOX))
+    small = PIL.Image.fromarray(image).resize((int(32 * factor), int(24 * factor)), PIL.Image.Resampling.BOX)
+    expected = np.asarray(small.resize((32, 24), PIL.Image.Resampling.BOX))
     found = CIFAR10_C["pixelate"](KEY, jnp.asarray(image[None], jnp.float32) / 255, severity)[0] * 255
-    np.testing.assert_allclose(found, expected, atol=1.01)  # Pillow rounds after either axis
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [(32, 32, 3), (37, 21, 3), (13, 30, 1)])
