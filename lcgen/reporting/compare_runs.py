@@ -21,6 +21,7 @@ from etils import epath
 from lcgen.reporting import figures, html, statistics, tables
 from lcgen.runtime import errors, fields, files
 from lcgen.runtime import results as stored
+from lcgen.runtime.ending import Ending
 from lcgen.runtime.results import BASELINE, METHOD
 
 _ARMS_DRAWN = 6  # at most
@@ -298,4 +299,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-  main()
+  Ending().run(main)

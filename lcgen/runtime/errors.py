@@ -17,8 +17,11 @@ class NonFiniteError(FloatingPointError):
     self.places = places
 
 
-class Interrupted(Exception):
-  """A signal has ended the run at a point where nothing is lost."""
+class Interrupted(BaseException):
+  """A signal has ended the run at a point where nothing is lost.
+
+  Code that catches every `Exception`, such as that around plug-ins, must let it pass.
+  """
 
 
 class MissingDataError(InputError):
