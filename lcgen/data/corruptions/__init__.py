@@ -50,7 +50,7 @@ def custom(path: str) -> Corruption:
   try:
     found = getattr(importlib.import_module(module), name, None)
   except Exception as error:  # a user's module may raise anything
-    words = f"{type(error).__name__}: {error}".partition("\n")[0][:_LONGEST]
+    words = errors.reason(error, _LONGEST)
     raise errors.InputError(
       f"config.evaluate.sets: custom/{path}: {words}; the module must be importable: beside run.py, or on PYTHONPATH"
     ) from error
@@ -69,7 +69,7 @@ def check_custom(path: str, shape: tuple[int, int, int]) -> None:
   try:
     found = jax.eval_shape(function, jax.random.key(0), given, jax.ShapeDtypeStruct((), jnp.int32))
   except Exception as error:  # a user's function may raise anything
-    words = f"{type(error).__name__}: {error}".partition("\n")[0][:_LONGEST]
+    words = errors.reason(error, _LONGEST)
     raise errors.InputError(
       f"config.evaluate.sets: custom/{path} cannot be traced ({words}); write a JAX function of (key, images, severity)"
     ) from error
