@@ -59,13 +59,14 @@ class Ending:
     self._end()
 
   def _end(self) -> NoReturn:
-    try:
-      sys.stdout.flush()
-    except OSError as error:
-      self.code = self.code or 1
-      print(f"the output cannot be written: {error}", file=sys.stderr)
-    except (AttributeError, RuntimeError, ValueError):
-      pass  # no stdout, or a signal came while it was being flushed
+    for stream in (sys.stdout, sys.stderr):
+      try:
+        stream.flush()
+      except OSError as error:
+        self.code = self.code or 1
+        os.write(2, f"the output cannot be written: {error}\n".encode())
+      except (AttributeError, RuntimeError, ValueError):
+        pass  # there is no such stream, or a signal came while it was being flushed
     os._exit(self.code)
 
 
@@ -85,7 +86,7 @@ def _lenient(stream: io.TextIOWrapper | None) -> io.TextIOWrapper | None:
     return None
   codecs.register_error(_ENCODING_ERRORS, _plain)
   raw = _Lenient(stream.fileno(), "w", closefd=False)
-  lines = stream.line_buffering
+  lines = stream.line_buffering or stream.write_through  # the latter under PYTHONUNBUFFERED
   return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, _ENCODING_ERRORS, line_buffering=lines)
 
 
