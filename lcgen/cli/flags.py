@@ -264,7 +264,8 @@ def _wrong_file(given: str) -> str | None:
     module.get_config(*([variant] if variant else []))
   except Exception as error:  # it may raise anything
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
-    place = f", line {own[-1].lineno} ({own[-1].line})" if own else ""
+    # Where the file itself refuses a variant, as those of this repository do, the sentence says all.
+    place = f", line {own[-1].lineno} ({own[-1].line})" if own and not (variant and type(error) is ValueError) else ""
     if key := _KEY.search(str(error)):
       near = registry.nearest(key[1], {known.rpartition(".")[2] for known in config.flat(config.defaults())})
       return f"--config={given}{place}: the config has no key {key[1]!r}{near}"
