@@ -295,6 +295,8 @@ class Run:
 
   def _labels(self, labels: Sequence[int] | Sequence[str]) -> np.ndarray:
     """Gives the indices of classes that are named by texts or by their indices, int32 `[N]`."""
+    if len({isinstance(label, str) for label in labels}) > 1:
+      raise ValueError(f"labels {labels!r}: give names or indices, not both")
     labels, names = np.asarray(labels), self.class_names
     if labels.ndim == 1 and labels.dtype.kind == "U":
       return self._named(labels.tolist())

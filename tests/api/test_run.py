@@ -265,7 +265,7 @@ WRONG = [
   (lambda run, _: run.draw(3, "refin"), "'refin'", "the nearest is refine"),
   (lambda run, _: run.draw("33"), "'33'", "there is no class of this name; the nearest is 3; there are 0, 1, "),
   (lambda run, _: run.label("three"), "'three'", "there is no class of this name"),
-  (lambda run, _: run.draw([3, "x"]), "'x'", "there is no class of this name"),
+  (lambda run, _: run.draw([3, "x"]), "[3, 'x']", "give names or indices, not both"),
   (lambda run, images: run.classify(images, "nome"), "'nome'", "the nearest is none"),
   (lambda run, _: run.draw(3, replica=2), "replica 2", "there are 2"),
   (lambda run, images: run.edit(images, 3, replica=-1), "replica -1", "there are 2"),
