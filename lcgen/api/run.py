@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from lcgen.api import classes
 from lcgen.classifiers import arm_phase, judge_phase
 from lcgen.config import Config
 from lcgen.constraints import learning, rule_spec, samplers
@@ -131,7 +132,7 @@ class Run:
       ValueError: if there is no such class, or a number is the index of one class and the name of another.
       InputError: if phase 2 is not trained.
     """
-    return self._labelled(self._labels([label])[0])
+    return self._labelled(classes.indices([label], self.class_names)[0])
 
   @functools.cached_property
   def realism(self) -> Learnt:
@@ -293,33 +294,6 @@ class Run:
     variables = self._pick(self._read(f"classifier/{arm}"), replica)
     return jax.nn.softmax(self._logits(variables, self._prepared(images)))
 
-  def _labels(self, labels: Sequence[int] | Sequence[str]) -> np.ndarray:
-    """Gives the indices of classes that are named by texts or by their indices, int32 `[N]`."""
-    if len({isinstance(label, str) for label in labels}) > 1:
-      raise ValueError(f"labels {labels!r}: give names or indices, not both")
-    labels, names = np.asarray(labels), self.class_names
-    if labels.ndim == 1 and labels.dtype.kind == "U":
-      return self._named(labels.tolist())
-    whole = labels.ndim == 1 and len(labels) > 0 and np.issubdtype(labels.dtype, np.integer)
-    if not whole or not ((0 <= labels) & (labels < len(names))).all():
-      last = len(names) - 1
-      raise ValueError(f"labels {labels!r}: must be one or more names of classes, or whole numbers from 0 to {last}")
-    for label in np.unique(labels).tolist():
-      others = [name for name in names if name.isdecimal() and int(name) == label and name != names[label]]
-      if others:
-        raise ValueError(
-          f"label {label}: is the index of class {names[label]!r}, and there is a class {others[0]!r}; "
-          f"write the name as a text, {others[0]!r} or {names[label]!r}"
-        )
-    return labels.astype(np.int32)
-
-  def _named(self, wanted: Sequence[str]) -> np.ndarray:
-    names = self.class_names
-    if unknown := [name for name in wanted if name not in names]:
-      near = registry.nearest(unknown[0], names)
-      raise ValueError(f"label {unknown[0]!r}: there is no class of this name{near}; there are {', '.join(names)}")
-    return np.array([names.index(name) for name in wanted], np.int32)
-
   def _labelled(self, labels: np.ndarray) -> Learnt:
     """Returns the constraint of one label, or of one label for each latent."""
     return self._constraint(self._pair(), np.eye(len(self.class_names), dtype=np.float32)[labels])
@@ -338,7 +312,7 @@ class Run:
       wish, count = [wish] * count, None
     if count is not None:
       raise ValueError(f"count={count}: a sequence of labels has its own")
-    labels = self._labels(wish)
+    labels = classes.indices(wish, self.class_names)
     return self._labelled(labels), labels
 
   def _certified(self, moved: samplers.Moved, constraint: Constraint, labels: np.ndarray, replica: int) -> Samples:

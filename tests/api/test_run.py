@@ -129,29 +129,6 @@ def test_a_class_is_named_by_its_text_or_its_index(trained):
   assert trained.sample("3", 5).shape[0] == trained.sample(trained.label("3"), 5).shape[0] == 5
 
 
-@pytest.mark.parametrize(
-  ("names", "label", "index"),
-  [
-    (("1", "2", "10"), "2", 1),
-    (("1", "2", "10"), 0, 0),
-    (("cat", "dog"), 1, 1),
-    (("cat", "dog"), "dog", 1),
-    (("01", "02", "03"), "02", 1),
-    (("0", "1", "2"), 2, 2),
-  ],
-)
-def test_names_and_indices_are_told_apart_by_their_type(trained, monkeypatch, names, label, index):
-  monkeypatch.setattr(trained, "class_names", names)
-  assert trained._labels([label]).tolist() == [index]
-
-
-@pytest.mark.parametrize(("names", "label", "other"), [(("1", "2", "10"), 2, "'2'"), (("01", "02", "03"), 1, "'01'")])
-def test_a_number_that_is_an_index_and_another_name_is_refused(trained, monkeypatch, names, label, other):
-  monkeypatch.setattr(trained, "class_names", names)
-  with pytest.raises(ValueError, match=f"label {label}: is the index of class .*, and there is a class {other}"):
-    trained._labels([label])
-
-
 def test_samples_start_from_the_prior(trained):
   constraint = trained.label(1)
   proposed = trained.draw(constraint, "actor", count=500, seed=5)
