@@ -8,8 +8,10 @@ from absl import app
 from absl import logging as absl_logging
 
 from lcgen.cli.flags import Flags
+from lcgen.runtime.ending import Ending
 
 _FLAGS = Flags(__doc__, pathlib.Path(__file__).parent / "configs" / "mnist5k.py")
+_ENDING = Ending()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -19,19 +21,23 @@ def main(argv: Sequence[str]) -> None:
   absl_logging.set_verbosity(absl_logging.FATAL)
   request = _FLAGS.request(argv)
   from lcgen.cli import stages
-  from lcgen.runtime import cluster, exit_codes, interruption  # they import JAX, which is slow; wrong flags fail before
+  from lcgen.runtime import cluster, errors, exit_codes, interruption  # they import JAX, which is slow
 
+  stop, grace = interruption.Interruption(), request.config.train.grace_s
   try:
-    cluster.initialize(*request.cluster)
-    stop = interruption.Interruption()
-    with stop.handled(request.config.train.grace_s):
+    with stop.handled(interruption.AT_ONCE):  # there is nothing to save yet
+      cluster.initialize(*request.cluster)
+    with stop.handled(grace):
       stages.run(request.config, request.workdir, request.stage, stop)
-  except Exception as error:
-    ended = exit_codes.of(error)
+    _ENDING.code = 0
+  except (Exception, errors.Interrupted) as error:
+    ended = exit_codes.of(error, stop.requested)
     if ended is None:
       raise
-    exit_codes.leave(error, *ended)
+    _ENDING.code = ended[0]
+    exit_codes.leave(error, *ended, grace)
+  cluster.leave()
 
 
 if __name__ == "__main__":
-  app.run(main, flags_parser=_FLAGS.parse)
+  _ENDING.run(lambda: app.run(main, flags_parser=_FLAGS.parse), resumable=True)

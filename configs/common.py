@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import ml_collections
 
 from lcgen import config as settings
+from lcgen.runtime import registry
 
 Config = ml_collections.ConfigDict
 
@@ -32,7 +33,8 @@ def select(config: Config, variant: str, variants: Mapping[str, Callable[[Config
   """
   if variant:
     if variant not in variants:
-      raise ValueError(f"unknown variant {variant!r}; there are {', '.join(variants)}")
+      near = registry.nearest(variant, variants)
+      raise ValueError(f"unknown variant {variant!r}{near}; there are {', '.join(variants)}")
     variants[variant](config)
   return config
 

@@ -20,7 +20,7 @@ from lcgen.constraints import settings as constraints
 from lcgen.data.settings import DataSettings
 from lcgen.evaluation.settings import EvaluateSettings
 from lcgen.generator.settings import GENERATORS, PCASettings, VAESettings
-from lcgen.runtime import errors, expectation, fields
+from lcgen.runtime import errors, expectation, fields, registry
 from lcgen.runtime.fields import MOST_SEED, Check, at_least, field, flat, modules, one_of, section
 from lcgen.studies.settings import AuditSettings, BenchmarkSettings, LearningCurveSettings
 from lcgen.training.settings import TrainSettings
@@ -151,8 +151,7 @@ def _failure(name: str, error: BaseException) -> str:
   file = f"{name.rpartition('.')[2]}.py"
   own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
   place = f"{own[-1].filename}, line {own[-1].lineno}: " if own else ""
-  kind = "" if isinstance(error, errors.InputError) else f"{type(error).__name__}: "
-  return f"{place}{kind}{error}".partition("\n")[0][:300]
+  return f"{place}{errors.reason(error)}"
 
 
 def stored(values: Mapping[str, Any], plugins: tuple[str, ...] | None = None) -> Config:
@@ -267,7 +266,8 @@ def sweep_point(values: Mapping[str, Any], path: str, index: int | None, given: 
   known = flat(values)
   for key, value in point.items():
     if key not in known:
-      raise errors.InputError(f"--sweep_index={index}: {path} sets {key!r}, which the config does not have")
+      near = registry.nearest(key, known)
+      raise errors.InputError(f"--sweep_index={index}: {path} sets config.{key}, which the config does not have{near}")
     if key not in given:
       values = _with(values, key, value)
   return dict(values)

@@ -27,7 +27,7 @@ from lcgen.constraints import learning
 from lcgen.constraints.settings import ConstraintSettings
 from lcgen.data import sources
 from lcgen.generator.frozen import Frozen
-from lcgen.runtime import errors, files, parallel
+from lcgen.runtime import errors, files, parallel, places
 from lcgen.runtime.version import VERSION
 
 NAME = "networks.safetensors"
@@ -52,6 +52,7 @@ def write(workdir: epath.Path) -> None:
   Raises:
     InputError: if not even the generator is trained.
   """
+  workdir = places.expanded(workdir, "workdir")
   run = workdirs.Workdir(workdir)
   trained = [name for name in workdirs.names(run.config) if run.has(name)]
   arrays: dict[str, np.ndarray] = {}
@@ -83,6 +84,7 @@ class Export:
   """
 
   def __init__(self, path: epath.Path):
+    path = places.expanded(path, "path")
     self._path = path
     self._about, self._arrays = _read(path)
     try:

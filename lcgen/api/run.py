@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from lcgen.api import classes
 from lcgen.classifiers import arm_phase, judge_phase
 from lcgen.config import Config
 from lcgen.constraints import learning, rule_spec, samplers
@@ -19,11 +20,11 @@ from lcgen.constraints.settings import ConstraintSettings
 from lcgen.data import checks, ranges
 from lcgen.generator import statistics
 from lcgen.generator.frozen import Frozen, decode
-from lcgen.runtime import fields
+from lcgen.runtime import fields, registry
 from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 
-Wish = int | Sequence[int] | Constraint
+Wish = int | str | Sequence[int] | Sequence[str] | Constraint
 GENERATOR = "vae"  # name of any generator's variables, because older exports use it
 
 
@@ -80,6 +81,8 @@ class Run:
   floats in [0, 1]. `replica` picks one of the seeds by its place, counted from 0. A constraint holds the networks of
   all seeds. Constraints compose: `run.label(3) & ~thick`.
 
+  A class is given by its name, a text, or by its index in `class_names`, a whole number.
+
   Args:
     run: the networks of a workdir or of an export.
 
@@ -119,14 +122,17 @@ class Run:
       raise ValueError(f"latents of shape {latents.shape}: must be [N, {size}]")
     return self._decode(latents, self._pick(self._frozen, replica))
 
-  def label(self, label: int) -> Learnt:
+  def label(self, label: int | str) -> Learnt:
     """Returns the constraint that an image belongs to a class (Eq. 2's critic, conditioned on the label).
 
+    Args:
+      label: name or index of the class.
+
     Raises:
-      ValueError: if there is no such class.
+      ValueError: if there is no such class, or a number is the index of one class and the name of another.
       InputError: if phase 2 is not trained.
     """
-    return self._labelled(self._labels([label])[0])
+    return self._labelled(classes.indices([label], self.class_names)[0])
 
   @functools.cached_property
   def realism(self) -> Learnt:
@@ -181,21 +187,21 @@ class Run:
     return self._constraint(learnt.pair, learning.HOLDS)
 
   def sample(
-    self, wish: Wish, method: str = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
+    self, wish: Wish, method: str | int = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
   ) -> np.ndarray:
     """Draws images for which a wish holds, in [0, 1], `[N, H, W, C]`; see `draw`."""
     return self.draw(wish, method, count=count, seed=seed, replica=replica).images
 
   def draw(
-    self, wish: Wish, method: str = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
+    self, wish: Wish, method: str | int = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
   ) -> Samples:
     """Draws samples for which a wish holds, from draws z of the prior, with their certificates.
 
     Args:
-      wish: a label, a sequence of labels with one for each sample, or a constraint.
+      wish: a class, a sequence of classes with one for each sample, or a constraint.
       method: the sampler, with the settings of the config's section `sample`. `"actor"`: G(z, y) (Eq. 5).
         `"optimize"`: Adam on z. `"langevin"`: noisy gradient steps on z. `"refine"`: the actor's proposal, a few
-        Langevin steps, and another draw for latents that the critics refuse.
+        Langevin steps, and another draw for latents that the critics refuse. A whole number here is the count.
       count: number of samples for one label or for a constraint, by default 1; not for a sequence of labels.
       seed: decides the draws, from 0 to 2**32 - 1.
       replica: which of the seeds, counted from 0.
@@ -203,8 +209,11 @@ class Run:
     Raises:
       ValueError: if a label or the sampler does not exist, the count is below 1, or the seed is out of range.
     """
+    if count is None and isinstance(method, int | np.integer) and not isinstance(method, bool):
+      method, count = "refine", method
     if method not in self._moves:
-      raise ValueError(f"method {method!r}: there are {', '.join(self._moves)}")
+      near = registry.nearest(str(method), self._moves)
+      raise ValueError(f"method {method!r}: there are {', '.join(self._moves)}{near}")
     constraint, labels = self._wanted(wish, count)
     if not isinstance(seed, int | np.integer) or not 0 <= seed <= fields.MOST_SEED:
       raise ValueError(f"seed={seed}: must be a whole number from 0 to {fields.MOST_SEED}")
@@ -225,7 +234,7 @@ class Run:
 
     Args:
       images: `[N, H, W, C]`, uint8 or floats in [0, 1].
-      wish: one label for all images, a sequence with one label for each, or a constraint.
+      wish: one class for all images, a sequence with one class for each, or a constraint.
       distance_weight: lambda, by default the config's `edit.distance_weight`; more stays closer to the image.
       replica: which of the seeds, counted from 0.
 
@@ -283,16 +292,9 @@ class Run:
       ValueError: if the run has no such arm.
     """
     if arm not in self.arms:
-      raise ValueError(f"arm {arm!r}: this run has {', '.join(self.arms)}")
+      raise ValueError(f"arm {arm!r}: this run has {', '.join(self.arms)}{registry.nearest(arm, self.arms)}")
     variables = self._pick(self._read(f"classifier/{arm}"), replica)
     return jax.nn.softmax(self._logits(variables, self._prepared(images)))
-
-  def _labels(self, labels: Sequence[int]) -> np.ndarray:
-    labels, classes = np.asarray(labels), len(self.class_names)
-    whole = labels.ndim == 1 and len(labels) > 0 and np.issubdtype(labels.dtype, np.integer)
-    if not whole or not ((0 <= labels) & (labels < classes)).all():
-      raise ValueError(f"labels {labels!r}: must be one or more whole numbers from 0 to {classes - 1}")
-    return labels.astype(np.int32)
 
   def _labelled(self, labels: np.ndarray) -> Learnt:
     """Returns the constraint of one label, or of one label for each latent."""
@@ -312,7 +314,7 @@ class Run:
       wish, count = [wish] * count, None
     if count is not None:
       raise ValueError(f"count={count}: a sequence of labels has its own")
-    labels = self._labels(wish)
+    labels = classes.indices(wish, self.class_names)
     return self._labelled(labels), labels
 
   def _certified(self, moved: samplers.Moved, constraint: Constraint, labels: np.ndarray, replica: int) -> Samples:

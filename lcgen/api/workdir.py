@@ -17,8 +17,8 @@ from lcgen.constraints.settings import ConstraintSettings
 from lcgen.data import sources
 from lcgen.generator import statistics, trained
 from lcgen.generator.frozen import Frozen
-from lcgen.runtime import errors, parallel
-from lcgen.training import checkpoint, loop
+from lcgen.runtime import errors, parallel, places
+from lcgen.training import checkpoint, identity, loop
 from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 
@@ -95,13 +95,15 @@ class Workdir:
   """
 
   def __init__(self, workdir: epath.Path, config: configs.Config | None = None):
+    workdir = places.expanded(workdir, "workdir")
     self._directory, config = workdir / "checkpoints", config or configs.read(workdir)
     if config is None or not (self._directory / STATISTICS).exists():
       raise errors.InputError(f"{workdir}: no trained VAE; name a --workdir where run.py has finished that phase")
     with checkpoint.Checkpoints(self._directory / STATISTICS) as saved:
       facts = sources.Facts(**saved.record)
     self.config, self.context = config, build.context(config, facts)
-    self._trainer = Trainer(self.context, workdir, lambda: sources.load(config.data).train)
+    read = lambda: identity.confirm(workdir, sources.load(config.data)).train
+    self._trainer = Trainer(self.context, workdir, read)
     self._arms = arm_training.ArmTraining(self.context, self._trainer, config.classifier, None)
 
   def has(self, name: str) -> bool:

@@ -97,7 +97,8 @@ def _parse_policy(text: str) -> tuple[str, dict[str, Any]]:
   for item in given:
     key, _, value = item.partition("=")
     if key not in settings:
-      raise errors.InputError(f"{name} has no setting {key!r}; it has {', '.join(settings) or 'none'}")
+      near = registry.nearest(key, settings)
+      raise errors.InputError(f"{name} has no setting {key!r}{near}; it has {', '.join(settings) or 'none'}")
     bounds = spec.ranges.get(key, _RANGES.get(key, (0, LARGEST)))
     settings[key] = _value(f"{name}:{item}", value, settings[key], bounds)
   if settings.get("source", "actor") not in SOURCES:
@@ -131,6 +132,16 @@ def known(arm: str) -> bool:
   return True
 
 
+def _wrong(arm: str) -> str:
+  """Says what is wrong with a text that is no arm."""
+  name = arm.partition("+")[0].partition(":")[0]
+  try:
+    parse(arm)
+  except errors.InputError as error:
+    return f"; {error}" if name in POLICIES else registry.nearest(name, POLICIES)
+  return ""
+
+
 def role(arm: str) -> str:
   """Returns the role of an arm: its policy's role, or `METHOD` or `AUGMENTATION` if it joins several."""
   roles = [POLICIES[name].role for name, _ in parse(arm)]
@@ -152,5 +163,6 @@ some_arms: Check = each(
   ),
   lambda value: POLICIES.names() if value == ("all",) else value,
   joined=True,
+  hint=_wrong,
 )
 """Allows arms, as one text with commas or as a tuple; `all` stands for every policy."""

@@ -1,9 +1,12 @@
 """Reads, checks and explains the flags of run.py, without JAX, so that --help and mistakes answer at once."""
 
 import dataclasses
+import importlib.util
 import pathlib
+import re
 import sys
 import textwrap
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -12,7 +15,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from lcgen import config
-from lcgen.runtime import errors, fields
+from lcgen.runtime import errors, fields, places, registry
 
 STAGES = (
   *(
@@ -36,6 +39,9 @@ ASIDE = ("audit", "learning_curve")  # stages that leave the run's own results a
 USING = ("sample", "edit", "traverse", "report", "export", "verify", *ASIDE)
 # Stages that learn realism or a rule, where one is given: a finished run lends its generator.
 _LEARNING = ("all", "actor_critic", "evaluate")
+_KEY = re.compile(r'[Kk]ey "([^"]+)"')  # in messages of ml_collections
+_ILLEGAL = re.compile(r"flag --([\w.]+)=(.*?): ", re.DOTALL)  # a message of absl
+_CLASS = re.compile(r"^(\w+\.)*\w*(Error|Exception): ")
 _HELP = ("help", "helpshort", "helpfull", "h", "?")
 
 
@@ -91,21 +97,25 @@ class Flags:
       given = dict(_given(argv))
       self._without = given.get("config.plugins") == ""  # an empty list goes without the plug-ins of a finished run
       if "workdir" in given and "config" not in given:
-        self._read(epath.Path(given["workdir"]))  # loads the plug-ins that the run was made with
-      if any(argument.startswith("-") and argument.lstrip("-") in _HELP for argument in argv[1:]):
-        print(self._help())
-        sys.exit(0)
+        self._read(places.expanded(given["workdir"], "--workdir"))  # loads the plug-ins that the run was made with
+      wants_help = any(argument.startswith("-") and argument.lstrip("-") in _HELP for argument in argv[1:])
       # A default of the flag itself would be read, and could fail, before its errors can be caught here.
-      self._from_file = any(name == "config" for name, _ in _given(argv))
+      self._from_file = "config" in given
       if not self._from_file:
         argv = [argv[0], f"--config={self._default}", *argv[1:]]
+      elif not wants_help:
+        argv = _with_file(argv, _file(given["config"]))
+    except errors.InputError as error:
+      return refuse(str(error))
+    if wants_help:
+      print(self._help())
+      sys.exit(0)
+    try:
       rest = flags.FLAGS(argv)
-      self._config.value.to_dict()  # raises if the config file is missing, which nothing has noticed yet
+      self._config.value.to_dict()  # raises if the config file fails, which nothing has noticed yet
       return rest
-    except (flags.Error, OSError, ValueError) as error:
-      return refuse(str(error).strip().splitlines()[-1].strip())
-    except (AttributeError, KeyError) as error:  # config_flags raises these for an unknown key
-      return refuse(_unknown(argv) or str(error))
+    except Exception as error:  # the user's config file may raise anything
+      return refuse(_unknown(argv) or _illegal(error) or _wrong_file(dict(_given(argv))["config"]) or _reason(error))
 
   def request(self, rest: Sequence[str]) -> Request:
     """Checks the parsed flags; returns the run that they ask for, or exits with a message if a value is wrong.
@@ -118,12 +128,13 @@ class Flags:
         raise errors.InputError(f"{rest[1]!r}: unknown argument; everything is a flag, as in --config.vae.epochs=3")
       stage = self._stage.value
       if stage not in STAGES:
-        raise errors.InputError(f"--stage={stage}: unknown stage; there are {', '.join(STAGES)}")
+        near = registry.nearest(stage, STAGES)
+        raise errors.InputError(f"--stage={stage}: unknown stage{near}; there are {', '.join(STAGES)}")
       file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
       # `mnist` for configs/mnist.py, `mnist-paper` for configs/mnist.py:paper, `mnist-3` for point 3 of its sweep.
       point = "" if self._sweep.value is None else str(self._sweep.value)
       name = "-".join(filter(None, (pathlib.Path(file).stem, variant, point)))
-      workdir = epath.Path(self._workdir.value or f"runs/{name}")
+      workdir = places.expanded(self._workdir.value or f"runs/{name}", "--workdir")
       checked = self._checked(workdir, stage, file)
     except errors.InputError as error:
       return refuse(str(error))
@@ -182,6 +193,87 @@ def _unknown(argv: Sequence[str]) -> str | None:
     for part in name.removeprefix("config.").split("."):
       path = f"{path}.{part}".lstrip(".")
       if not isinstance(there, dict) or part not in there:
-        return str(fields.unknown(path, there if isinstance(there, dict) else (), config.RENAMED))
+        inside = there if isinstance(there, dict) else ()
+        if path in config.RENAMED:
+          return str(fields.unknown(path, inside, config.RENAMED))
+        full = name.removeprefix("config.")
+        near = registry.nearest(full, config.flat(config.defaults())) if path != full else ""
+        return str(fields.unknown(full, inside, near=near or registry.nearest(part, inside)))
       there = there[part]
+    if isinstance(there, dict):
+      return f"--{name}: is a section; set its keys, {', '.join(sorted(there))}"
   return None
+
+
+def _illegal(error: Exception) -> str | None:
+  """Returns the message for a value that a flag's type does not have; None for other errors."""
+  found = _ILLEGAL.match(str(error)) if isinstance(error, flags.IllegalFlagValueError) else None
+  if not found:
+    return None
+  name, value = found.groups()
+  for key in fields.keys(config.config_class()):
+    if name == f"config.{key.name}":
+      return f"{name}={value}: must be {key.check.text}"
+  if name in ("config", "workdir", "stage"):
+    return None
+  return f"--{name}={value}: must be {'true or false' if name == 'multihost' else 'a whole number'}"
+
+
+def _file(given: str) -> str:
+  """Gives the path of a config file, with its variant.
+
+  Raises:
+    InputError: if there is no such file; it names the nearest.
+  """
+  name, colon, variant = given.partition(":")
+  if not name:
+    raise errors.InputError("--config=: name a config file, such as configs/mnist5k.py")
+  path = pathlib.Path(places.expanded(name, "--config"))
+  if path.is_file():
+    return f"{path}{colon}{variant}"
+  known = sorted(map(str, [*pathlib.Path("configs").glob("*.py"), *path.parent.glob("*.py")]))
+  near = registry.nearest(f"{path.with_suffix('.py')}", known) or registry.nearest(f"configs/{path.stem}.py", known)
+  kind = "is a folder; name a file in it" if path.is_dir() else "there is no such file"
+  raise errors.InputError(f"--config={given}: {kind}{near}")
+
+
+def _with_file(argv: Sequence[str], file: str) -> list[str]:
+  """Replaces the config file in the arguments, written as one argument or as two."""
+  changed, is_value = [argv[0]], False
+  for argument in argv[1:]:
+    name, sign, _ = argument.partition("=")
+    if argument.startswith("-") and name.lstrip("-") == "config":
+      changed.append(f"--config={file}")
+      is_value = not sign
+    elif is_value:
+      is_value = False
+    else:
+      changed.append(argument)
+  return changed
+
+
+def _wrong_file(given: str) -> str | None:
+  """Says where and why a config file fails; None if it does not."""
+  name, _, variant = given.partition(":")
+  try:
+    spec = importlib.util.spec_from_file_location("tried", name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+      return f"--config={given}: has no get_config(); see configs/mnist5k.py for one"
+    module.get_config(*([variant] if variant else []))
+  except Exception as error:  # it may raise anything
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
+    # Where the file itself refuses a variant, as those of this repository do, the sentence says all.
+    place = f", line {own[-1].lineno} ({own[-1].line})" if own and not (variant and type(error) is ValueError) else ""
+    if key := _KEY.search(str(error)):
+      near = registry.nearest(key[1], {known.rpartition(".")[2] for known in config.flat(config.defaults())})
+      return f"--config={given}{place}: the config has no key {key[1]!r}{near}"
+    return f"--config={given}{place}: {errors.reason(error)}"
+  return None
+
+
+def _reason(error: BaseException) -> str:
+  """Gives the reason in absl's message, whose last line it is, without the name of a Python class."""
+  last = (str(error).strip().splitlines() or [errors.reason(error)])[-1].strip()
+  return _CLASS.sub("", last)

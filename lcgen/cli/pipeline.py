@@ -29,7 +29,7 @@ from lcgen.runtime import files, parallel, results
 from lcgen.runtime.interruption import Interruption
 from lcgen.studies import audit, learning_curve
 from lcgen.studies.study import Study
-from lcgen.training import loop
+from lcgen.training import identity, loop
 from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 
@@ -63,7 +63,7 @@ class Pipeline:
     share = config.classifier.share
     tools = policies.tools(context, sections.constraint, sections.sample, sections.edit, share)
     self._arms = arm_training.ArmTraining(context, self._trainer, config.classifier, tools)
-    self._scorer = Scorer(context, data, config.data.dir)
+    self._scorer = Scorer(context, data, config.data.dir, functools.partial(identity.confirm_set, workdir))
     self._ways = samplers.bind(config.sample, context.generator.prior)
 
   def run(self, stage: str) -> None:

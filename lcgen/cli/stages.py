@@ -11,9 +11,10 @@ from lcgen.cli import pipeline, preflight, try_plugins, use_run, wanted, words
 from lcgen.cli.flags import ASIDE
 from lcgen.data import sources
 from lcgen.reporting import expectations, report
-from lcgen.runtime import cluster, compilation_cache, errors, files, results
+from lcgen.runtime import cluster, compilation_cache, environment, errors, files, results
 from lcgen.runtime.interruption import Interruption
 from lcgen.studies import benchmark, inspection
+from lcgen.training import identity
 from lcgen.training.context import Context
 
 _log = logging.getLogger(__name__)
@@ -34,17 +35,29 @@ def run(config: configs.Config, workdir: epath.Path, stage: str, interruption: I
     NonFiniteError: if numbers in training are no longer finite; the last good checkpoint is kept.
     MissedError: if the stage `verify` finds an expectation that is not met.
   """
+  environment.check()
   compilation_cache.keep(workdir.absolute().parent / ".compiled")
   known = preflight.check_workdir(config, workdir, stage)
   finished = known == config and config.constraint == "labels" and (workdir / "results.json").exists()
   if stage in use_run.STAGES:
     use_run.run(config, workdir, stage)
   elif stage == "all" and finished:
+    _check_data(config, workdir)
     report.build(workdir)
   elif stage in _OTHERS:
     _OTHERS[stage](config, workdir)
   else:
     _train(config, workdir, stage, known, interruption)
+
+
+def _check_data(config: configs.Config, workdir: epath.Path) -> None:
+  """Checks that a finished run would still get the data that it was made with, where they can be read."""
+  try:
+    data = sources.load(config.data)
+  except errors.InputError as error:
+    _log.info("reporting the finished run without a look at its data: %s", error)
+    return
+  identity.confirm(workdir, data)
 
 
 def _train(
@@ -56,6 +69,7 @@ def _train(
 ) -> None:
   """Runs a stage that trains; `known` is the config that the workdir was made with."""
   data = preflight.load_data(config, stage)
+  digests = identity.check(workdir, data)
   context = build.context(config, data.facts)
   try_plugins.check(config, context)
   preflight.check_fit(config, context)
@@ -64,6 +78,7 @@ def _train(
     if known is None or (known != config and labels and stage not in ASIDE):
       path.unlink(missing_ok=True)
       files.write_json(workdir / "config.json", configs.to_dict(config))
+    identity.record(workdir, digests)
     _log.info("%s", cluster.described(context.mesh))
     _log.info("generator: %s", words.generator(context, inspection.reconstruction_floor(context, data.train)))
     pipeline.Pipeline(config, context, workdir, data, interruption).run(stage)

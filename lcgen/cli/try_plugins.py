@@ -132,8 +132,7 @@ def _traced(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _refused(name: str, error: Exception, advice: str) -> errors.InputError:
-  words = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
-  return errors.InputError(f"{name} fails ({words}); {advice}")
+  return errors.InputError(f"{name} fails ({errors.reason(error)}); {advice}")
 
 
 def _same(name: str, found: Any, wanted: jax.ShapeDtypeStruct) -> None:

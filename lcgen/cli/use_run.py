@@ -13,9 +13,10 @@ from lcgen.constraints import learning, samplers
 from lcgen.constraints.algebra import Constraint
 from lcgen.data import own_images, pictures, ranges, sources
 from lcgen.reporting import figures
-from lcgen.runtime import errors, fields, files
+from lcgen.runtime import errors, fields, files, registry
+from lcgen.training import identity
 
-Wishes = dict[str, "int | Constraint"]  # by their names in the figures
+Wishes = dict[str, "str | Constraint"]  # by their names in the figures
 
 
 def run(config: configs.Config, workdir: epath.Path, stage: str) -> None:
@@ -41,7 +42,7 @@ def _sample(trained: runs.Run, config: configs.Config, workdir: epath.Path) -> N
 
 def _edit(trained: runs.Run, config: configs.Config, workdir: epath.Path) -> None:
   """Edits images to each wish; a row of the grid has the image, its reconstruction and its edits."""
-  images = _images(trained, config, config.edit.count)
+  images = _images(trained, config, workdir, config.edit.count)
   wishes, kind = _wishes(trained, config, config.edit.labels)
   shown = _fitted(trained, images)
   reconstructed = np.asarray(trained.decode(trained.encode(images)))
@@ -55,7 +56,7 @@ def _edit(trained: runs.Run, config: configs.Config, workdir: epath.Path) -> Non
 def _traverse(trained: runs.Run, config: configs.Config, workdir: epath.Path) -> None:
   """Interpolates from each image to the next, and from a sample of each wish to its edit to the next wish."""
   section = config.traverse
-  images = _images(trained, config, section.count + 1)
+  images = _images(trained, config, workdir, section.count + 1)
   if len(images) < 2:
     raise errors.InputError(f"edit.images={config.edit.images}: one image; a way takes two, or test images")
   between_images = trained.interpolate(images[:-1], images[1:], section.points)
@@ -98,11 +99,12 @@ def _wishes(trained: runs.Run, config: configs.Config, labels: str) -> tuple[Wis
   names = trained.class_names
   wanted = [name.strip() for name in labels.split(",")] if labels else names
   if unknown := [name for name in wanted if name not in names]:
-    raise errors.InputError(f"labels: there is no class {unknown[0]!r}; there are {', '.join(names)}")
-  return {name: names.index(name) for name in wanted}, "labels"
+    near = registry.nearest(unknown[0], names)
+    raise errors.InputError(f"labels: there is no class {unknown[0]!r}{near}; there are {', '.join(names)}")
+  return {name: name for name in wanted}, "labels"
 
 
-def _images(trained: runs.Run, config: configs.Config, count: int) -> np.ndarray:
+def _images(trained: runs.Run, config: configs.Config, workdir: epath.Path, count: int) -> np.ndarray:
   """Reads stored images: the first of the config's file, or test images of each class in turn."""
   path = config.edit.images
   if path:
@@ -112,7 +114,7 @@ def _images(trained: runs.Run, config: configs.Config, count: int) -> np.ndarray
       shape = f"images are {list(images.shape)} and the networks' have {trained.image_shape[2]} colours"
       raise errors.InputError(f"edit.images={path}: {shape}; convert them")
     return images
-  test = sources.load(config.data).test
+  test = identity.confirm(workdir, sources.load(config.data)).test
   in_turn = np.argsort(_place_in_class(test.labels), kind="stable")
   return test.images[in_turn[:count]]
 

@@ -94,8 +94,8 @@ def parse(text: str) -> Rule:
   try:
     function = getattr(importlib.import_module(module), name)
   except Exception as error:  # whatever a user's module raises
-    reason = f"{type(error).__name__}: {error}; the module must be importable: beside run.py, or on PYTHONPATH"
-    raise errors.InputError(f"{text}: {reason}") from error
+    advice = "the module must be importable: beside run.py, or on PYTHONPATH"
+    raise errors.InputError(f"{text}: {errors.reason(error)}; {advice}") from error
   return checked(Rule(function, *(_bound(bound) if bound else ("", 0.0)), path))
 
 
@@ -124,7 +124,7 @@ def scores(rule: Rule, images: np.ndarray) -> np.ndarray:
   try:
     result = np.asarray(rule.function(images))
   except Exception as error:  # whatever a user's function raises
-    raise errors.InputError(f"rule {rule.name} raised {type(error).__name__}: {error}; {given}") from error
+    raise errors.InputError(f"rule {rule.name} fails ({errors.reason(error)}); {given}") from error
   if result.shape != (len(images),):
     raise errors.InputError(f"rule {rule.name} returned shape {list(result.shape)}; {given}, one number for each image")
   if not (np.issubdtype(result.dtype, np.number) or result.dtype == bool) or np.iscomplexobj(result):

@@ -17,10 +17,10 @@ from lcgen.runtime.fields import (
   switch,
   text,
 )
-from lcgen.runtime.registry import Registry
+from lcgen.runtime.registry import Registry, nearest
 from lcgen.training import settings as training
 
-constraint = Check(str, rule_spec.known, rule_spec.KNOWN)
+constraint = Check(str, rule_spec.known, rule_spec.KNOWN, hint=lambda value: nearest(str(value), ("labels", "realism")))
 """Allows the text of a constraint: labels, realism, or a rule with its bound."""
 
 SAMPLERS: Registry[type] = Registry("sampler")

@@ -2,5 +2,6 @@
 
 if __name__ == "__main__":
   from lcgen.cli.make_dirty_mnist import main
+  from lcgen.runtime.ending import Ending
 
-  main()
+  Ending().run(main)

@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from etils import epath
 
-from lcgen.data import checks, places
+from lcgen.data import checks
 from lcgen.data.dataset import Split, Stored
-from lcgen.runtime import errors, memory
+from lcgen.runtime import errors, memory, places
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def read_npz(path: str) -> Stored:
     InputError: if there is no such file, or it is no such `.npz`; names the file and the array.
   """
   given = f"data.path={path}"
-  file = places.find(path, given)
+  file = places.expanded(path, "data.path")
   if path and file.is_dir():
     raise errors.InputError(f"{given}: a folder; --config.data.source=folder reads folders of images")
   if not path or not file.is_file():

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from etils import epath
 
-from lcgen.data import array_files, pictures, places
+from lcgen.data import array_files, pictures
 from lcgen.data.dataset import Split, Stored
-from lcgen.runtime import errors
+from lcgen.runtime import errors, places
 
 _PARTS = {  # names of the folders of each part, in any case
   "train": ("train", "training"),
@@ -30,7 +30,7 @@ def read_folder(path: str, look: pictures.Look) -> Stored:
       read; names them.
   """
   given = f"data.path={path}"
-  root = places.find(path, given)
+  root = places.expanded(path, "data.path")
   if path and root.is_file():
     raise errors.InputError(f"{given}: not a folder; --config.data.source=npz reads an .npz file")
   if not path or not root.is_dir():
@@ -69,7 +69,7 @@ def read_images(path: str, look: pictures.Look) -> np.ndarray:
   Raises:
     InputError: if there is no image, or one that cannot be read; names the file.
   """
-  place = places.find(path, path)
+  place = places.expanded(path, "edit.images")
   if place.suffix.lower() in (".npz", ".npy"):
     return array_files.read_images(place)
   if place.is_dir():

@@ -47,8 +47,7 @@ def load(settings: DataSettings) -> Dataset:
   except errors.InputError:
     raise
   except Exception as error:  # a plug-in may raise anything
-    words = f"{type(error).__name__}: {error}".partition("\n")[0]
-    raise errors.InputError(f"config.data.source={settings.source}: {words}") from error
+    raise errors.InputError(f"config.data.source={settings.source}: it fails ({errors.reason(error)})") from error
   if not isinstance(found, Dataset):
     raise errors.InputError(
       f"config.data.source={settings.source}: returned a {type(found).__name__}; return what sources.split makes"

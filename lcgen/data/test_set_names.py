@@ -8,6 +8,8 @@ never averaged with published sets.
 import dataclasses
 from collections.abc import Sequence
 
+from lcgen.runtime import registry
+
 TEST = "test"
 CUSTOM = "custom"  # custom/module.function: the user's own corruption
 IDENTITY = "identity"  # MNIST-C's name for its own clean images
@@ -99,6 +101,12 @@ def known(name: str) -> bool:
     path = part.split(".")
     return len(path) > 1 and all(word.isidentifier() for word in path)
   return family in FAMILIES and (not slash or (part != "" and part in FAMILIES[family]))
+
+
+def nearest(name: str) -> str:
+  """Returns `; the nearest is NAME` for the most similar name of a test set, or an empty text."""
+  parts = (f"{family}/{part}" for family, parts in FAMILIES.items() for part in parts if part)
+  return registry.nearest(name, [*FAMILIES, *parts])
 
 
 def expand(names: Sequence[str]) -> list[TestSet]:

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from lcgen.data import checks, places, ranges
-from lcgen.runtime import errors, parallel
+from lcgen.data import checks, ranges
+from lcgen.runtime import errors, parallel, places
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def home(directory: str) -> epath.Path:
     InputError: if it is in a store that cannot be read here.
   """
   path = directory or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-  return places.find(path, f"{'config.data.dir' if directory else 'TFDS_DATA_DIR'}={path}")
+  return places.expanded(path, "config.data.dir" if directory else "TFDS_DATA_DIR")
 
 
 def find(name: str, directory: str) -> epath.Path | None:

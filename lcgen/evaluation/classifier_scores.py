@@ -25,10 +25,17 @@ class Scorer:
     context: the run's context.
     data: the data set; its validation and test images are scored.
     directory: folder of TFDS sets, with the published test sets.
+    confirm: called with name and images of each published test set before it is scored on; may refuse it.
   """
 
-  def __init__(self, context: Context, data: sources.Dataset, directory: str = ""):
-    self._context, self._data, self._directory = context, data, directory
+  def __init__(
+    self,
+    context: Context,
+    data: sources.Dataset,
+    directory: str = "",
+    confirm: Callable[[str, sources.Split], None] = lambda name, split: None,
+  ):
+    self._context, self._data, self._directory, self._confirm = context, data, directory, confirm
     self._local_mesh = parallel.local_mesh(context.mesh, len(context.seeds))
 
   def test(self, model: Any, classifiers: Mapping[str, Any], wanted: Sequence[test_sets.TestSet]) -> dict[str, Any]:
@@ -48,8 +55,7 @@ class Scorer:
       size=size if stored else min(size, len(self._data.test)),
       sharding=parallel.replicated(self._local_mesh),
     )
-    read = lambda one: test_sets.read(one, self._data.test, self._directory)
-    arms, known = score_all(self.scores(model, classifiers), wanted, read, batching_)
+    arms, known = score_all(self.scores(model, classifiers), wanted, self._read, batching_)
     summaries = {
       arm: robustness.summarize({one: np.array(scores[one.name]["accuracy"]) for one in wanted})
       for arm, scores in arms.items()
@@ -57,6 +63,12 @@ class Scorer:
     in_order = lambda of_arms: {arm: of_arms[arm] for arm in classifiers}  # JAX sorts the keys of dicts
     arms, summaries = in_order(arms), in_order(summaries)
     return {"arms": arms, "test_sets": known, "robustness": summaries}
+
+  def _read(self, test_set: test_sets.TestSet) -> sources.Split:
+    split = test_sets.read(test_set, self._data.test, self._directory)
+    if test_set.tfds_name:
+      self._confirm(test_set.name, split)
+    return split
 
   def scores(self, model: Any, classifiers: Mapping[str, Any]) -> Callable[[batching.Batch], dict[str, Any]]:
     """Gives `batch -> {classifier: {score: sums [S]}}`, compiled once for all classifiers, test sets and seeds."""

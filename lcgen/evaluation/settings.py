@@ -7,7 +7,7 @@ from lcgen.models import settings as models
 from lcgen.runtime.fields import Check, at_least, each, field, section
 from lcgen.training import settings as training
 
-some_sets: Check = each(test_set_names.known, test_set_names.KNOWN)
+some_sets: Check = each(test_set_names.known, test_set_names.KNOWN, hint=test_set_names.nearest)
 """Accepts names of test sets, each once."""
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from etils import epath
 
 from lcgen.reporting import figures, html, statistics, tables
-from lcgen.runtime import errors, fields, files
+from lcgen.runtime import errors, fields, files, places
 from lcgen.runtime import results as stored
+from lcgen.runtime.ending import Ending
 from lcgen.runtime.results import BASELINE, METHOD
 
 _ARMS_DRAWN = 6  # at most
@@ -79,13 +80,13 @@ def read(folders: Sequence[str]) -> list[Run]:
   Raises:
     InputError: there are fewer than two, one is named twice or not finished, or they share no test set.
   """
-  paths = [epath.Path(folder).resolve() for folder in folders]
+  paths = [places.expanded(folder, "RUN").resolve() for folder in folders]
   if len(paths) < 2:
     raise errors.InputError(f"{', '.join(folders)}: one run cannot be compared; name two workdirs or more")
   for place, path in enumerate(paths):
     if path in paths[:place]:
       raise errors.InputError(f"{folders[place]}: this run is named twice; name every workdir once")
-  runs = [_read_run(epath.Path(folder), name) for folder, name in zip(folders, names(paths), strict=True)]
+  runs = [_read_run(places.expanded(folder, "RUN"), name) for folder, name in zip(folders, names(paths), strict=True)]
   if not _shared(runs):
     wanted = "run --stage=evaluate on each with the same --config.evaluate.sets"
     raise errors.InputError(f"{', '.join(folders)}: there is no test set that all were scored on; {wanted}")
@@ -108,8 +109,8 @@ def _read_run(folder: epath.Path, name: str) -> Run:
     return Run(name, settings, results.seeds, roles, scores, whole, seconds)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise errors.InputError(
-      f"{folder}: results.json or config.json is not what a run of this version of lcgen writes ({error!r}); "
-      "run --stage=evaluate on it again, or leave it out"
+      f"{folder}: results.json or config.json is not what a run of this version of lcgen writes "
+      f"({errors.reason(error)}); run --stage=evaluate on it again, or leave it out"
     ) from error
 
 
@@ -283,8 +284,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("runs", nargs="+", metavar="RUN", help="workdir of a finished run; the first is the baseline")
   parser.add_argument("--out", default="comparison", metavar="DIR", help="folder to write to (default: %(default)s)")
   flags = parser.parse_args(argv)
-  out = epath.Path(flags.out)
   try:
+    out = places.expanded(flags.out, "--out")
     found = build(read(flags.runs))
   except errors.InputError as error:
     parser.error(str(error))
@@ -298,4 +299,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-  main()
+  Ending().run(main)

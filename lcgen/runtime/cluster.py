@@ -50,6 +50,23 @@ def initialize(
     patience.cancel()
 
 
+def leave(patience: float | None = None, code: int = 0) -> None:
+  """Leaves the cluster together with the other processes; does nothing without one.
+
+  Args:
+    patience: seconds to wait for the others. Then the process ends. None waits as long as JAX does.
+    code: exit code of that end.
+  """
+  if not jax.distributed.is_initialized():
+    return
+  limit = threading.Timer(patience or 0, os._exit, (code,))
+  limit.daemon = True
+  if patience is not None:
+    limit.start()
+  jax.distributed.shutdown()
+  limit.cancel()
+
+
 def _give_up(coordinator: str | None, processes: int | None, process: int | None, timeout: int) -> None:
   """Ends the process and says who waited for whom, which JAX's own abort does not."""
   environment = os.environ

@@ -2,7 +2,13 @@
 
 
 class InputError(ValueError):
-  """The user's input cannot be used. The message names the value and a remedy."""
+  """The user's input cannot be used. The message names the value and a remedy.
+
+  Quotes that Python has escaped in a value are written plainly.
+  """
+
+  def __init__(self, message: str):
+    super().__init__(message.replace("\\'", "'"))
 
 
 class NonFiniteError(FloatingPointError):
@@ -17,8 +23,11 @@ class NonFiniteError(FloatingPointError):
     self.places = places
 
 
-class Interrupted(Exception):
-  """A signal has ended the run at a point where nothing is lost."""
+class Interrupted(BaseException):
+  """A signal has ended the run at a point where nothing is lost.
+
+  Code that catches every `Exception`, such as that around plug-ins, must let it pass.
+  """
 
 
 class MissingDataError(InputError):
@@ -27,3 +36,17 @@ class MissingDataError(InputError):
 
 class MissedError(AssertionError):
   """A run's results do not meet the expectations in its config."""
+
+
+def reason(error: BaseException, longest: int = 300) -> str:
+  """Gives the first line of an error's message as part of a sentence, without the name of its class."""
+  match error:
+    case KeyError():  # its text is the key in quotes
+      words = f"there is no {error.args[0]!r}" if error.args else ""
+    case OSError() if error.strerror:
+      words = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    case AttributeError() if error.name and not str(error):
+      words = f"there is no {error.name}"
+    case _:
+      words = str(error)
+  return words.strip().partition("\n")[0][:longest] or "it says nothing"

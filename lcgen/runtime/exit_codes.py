@@ -6,13 +6,18 @@ from typing import NoReturn
 
 import jax
 
-from lcgen.runtime import cluster, errors, interruption
+from lcgen.runtime import cluster, ending, errors, interruption
 
 _REFUSED, _FAILED = 2, 1
 
 
-def of(error: Exception) -> tuple[int, str] | None:
-  """Gives exit code and sentence for an error; None for an unforeseen one."""
+def of(error: BaseException, stopped: bool = False) -> tuple[int, str] | None:
+  """Gives exit code and sentence for an error; None for an unforeseen one.
+
+  Args:
+    error: that ended the run.
+    stopped: whether a signal came before it; compiled code turns the exception of a signal into others.
+  """
   match error:
     case errors.InputError():
       return _REFUSED, str(error)
@@ -29,15 +34,25 @@ def of(error: Exception) -> tuple[int, str] | None:
     case _ if cluster.is_of_lost(error):
       lost = f"process {jax.process_index()} has lost another one ({_first_line(error)})"
       return interruption.EXIT_CODE, f"{lost}; start all of them again, they go on from the last checkpoint"
+    case _ if stopped:
+      return interruption.EXIT_CODE, ending.STOPPED
   return None
 
 
-def leave(error: Exception, code: int, sentence: str) -> NoReturn:
-  """Prints the sentence and ends the process."""
+def leave(error: BaseException, code: int, sentence: str, patience: float) -> NoReturn:
+  """Prints the sentence and ends the process.
+
+  Args:
+    error: that ended the run.
+    code: exit code.
+    sentence: from `of`.
+    patience: seconds that an interrupted process waits for the others of its cluster.
+  """
   print(f"run.py: {sentence}", file=sys.stderr, flush=True)
   met_by_all = isinstance(error, errors.InputError | errors.Interrupted | errors.NonFiniteError | errors.MissedError)
   if jax.distributed.is_initialized() and not met_by_all:
-    os._exit(code)  # an ordinary exit would deadlock: it waits for the other processes, and they wait for this one
+    os._exit(code)  # to leave the cluster would deadlock: that waits for the others, and they wait for this one
+  cluster.leave(patience if isinstance(error, errors.Interrupted) else None, code)
   sys.exit(code)
 
 

@@ -44,6 +44,7 @@ class Check:
     joined: whether config files and flags write a tuple as one text with commas. The parser of tuple flags refuses
       items such as `clip:share=0.5`.
     most: the largest whole number that is allowed.
+    hint: what to say of a wrong value beside `words`, such as the nearest one; begins with a semicolon, or is empty.
   """
 
   type: type
@@ -52,6 +53,7 @@ class Check:
   meaning: Callable[[Any], Any] = lambda value: value
   joined: bool = False
   most: int = MOST
+  hint: Callable[[Any], str] = lambda value: ""
 
   @property
   def text(self) -> str:
@@ -66,7 +68,7 @@ class Check:
     """
     value = self.meaning(_converted(given, self.type))
     if type(value) is not self.type or not self.holds(value):
-      raise errors.InputError(f"config.{key}={_shown(value)}: must be {self.text}")
+      raise errors.InputError(f"config.{key}={_shown(value)}: must be {self.text}{self.hint(value)}")
     parts = value if self.type is tuple else (value,)
     if any(type(part) is int and part > self.most for part in parts):
       raise errors.InputError(f"config.{key}={_shown(value)}: must be {self.text}, and at most {self.most}")
@@ -111,7 +113,12 @@ def at_least(bound: int, most: int = MOST) -> Check:
 
 def one_of(*choices: Choices) -> Check:
   """Allows one of these texts; a choice may also be a registry, or a function that returns texts."""
-  return Check(str, lambda value: value in _listed(choices), lambda: f"one of {', '.join(_listed(choices))}")
+  return Check(
+    str,
+    lambda value: value in _listed(choices),
+    lambda: f"one of {', '.join(_listed(choices))}",
+    hint=lambda value: registry.nearest(str(value), _listed(choices)),
+  )
 
 
 def some_of(*choices: Choices, joined: bool = False) -> Check:
@@ -121,6 +128,7 @@ def some_of(*choices: Choices, joined: bool = False) -> Check:
     lambda value: len(value) > 0 and _distinct(value) and all(item in _listed(choices) for item in value),
     lambda: f"one or more, each once, of {', '.join(_listed(choices))}",
     joined=joined,
+    hint=lambda value: _first_hint(value, lambda item: item in _listed(choices), _nearest_of(choices)),
   )
 
 
@@ -129,10 +137,21 @@ def each(
   words: str | Callable[[], str],
   meaning: Callable[[Any], Any] = lambda value: value,
   joined: bool = False,
+  hint: Callable[[str], str] = lambda item: "",
 ) -> Check:
-  """Allows one or more texts, each once, that `known` accepts."""
+  """Allows one or more texts, each once, that `known` accepts; `hint` says what is wrong with one that it does not."""
   holds = lambda value: len(value) > 0 and _distinct(value) and all(map(known, map(str, value)))
-  return Check(tuple, holds, words, meaning, joined)
+  return Check(tuple, holds, words, meaning, joined, lambda value: _first_hint(value, known, hint))
+
+
+def _nearest_of(choices: Iterable[Choices]) -> Callable[[str], str]:
+  return lambda item: registry.nearest(item, _listed(choices))
+
+
+def _first_hint(value: Any, known: Callable[[str], bool], hint: Callable[[str], str]) -> str:
+  """Gives the hint for the first item that is not known; empty if each is, or there are none."""
+  wrong = [item for item in map(str, value if isinstance(value, tuple) else ()) if not known(item)]
+  return hint(wrong[0]) if wrong else ""
 
 
 def _listed(choices: Iterable[Choices]) -> list[str]:
@@ -295,11 +314,20 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return result
 
 
-def unknown(path: str, there: Iterable[str], renamed: Mapping[str, str] | None = None) -> errors.InputError:
-  """Builds the error for an unknown key. It gives the new name, or else the nearest and all names of the section."""
+def unknown(
+  path: str, there: Iterable[str], renamed: Mapping[str, str] | None = None, near: str = ""
+) -> errors.InputError:
+  """Builds the error for an unknown key. It gives the new name, or else the nearest and all names of the section.
+
+  Args:
+    path: dotted name of the key, in full.
+    there: names in the section.
+    renamed: new names of renamed keys.
+    near: words on the nearest key, if it may lie in another section.
+  """
   if renamed and path in renamed:
     return errors.InputError(f"config.{path}: is called config.{renamed[path]} now; write that")
   names = sorted(there)
-  near = registry.nearest(path.rpartition(".")[2], names)
+  near = near or registry.nearest(path.rpartition(".")[2], names)
   listed = f"; there are {', '.join(names)}" if names else ""
   return errors.InputError(f"config.{path[:_LONGEST]}: unknown key{near}{listed}")

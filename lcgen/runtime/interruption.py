@@ -7,10 +7,10 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from lcgen.runtime import errors, parallel
+from lcgen.runtime import ending, errors, parallel
 
-EXIT_CODE = 75  # EX_TEMPFAIL: the same command goes on from the last checkpoint
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+AT_ONCE = 0.1  # a grace time where there is nothing to save
+EXIT_CODE = ending.INTERRUPTED
 
 
 class Interruption:
@@ -30,7 +30,7 @@ class Interruption:
   @contextlib.contextmanager
   def handled(self, grace: float) -> Iterator[None]:
     """Handles the signals inside. A second signal, or `grace` seconds after the first, ends the process."""
-    before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+    before = {number: signal.signal(number, self._handle) for number in ending.SIGNALS}
     here, there = socket.socketpair()
     there.setblocking(False)
     # The handler has to wait until the main thread is back from compiled code; these bytes come at once.
@@ -67,7 +67,7 @@ class Interruption:
 
   def _raise_if_requested(self) -> None:
     if self.requested:
-      raise errors.Interrupted("stopped by a signal; the same command goes on from here")
+      raise errors.Interrupted(ending.STOPPED)
 
 
 def _end_in_time(signals: socket.socket, grace: float) -> None:
@@ -85,6 +85,6 @@ def _end_in_time(signals: socket.socket, grace: float) -> None:
 def _signalled(signals: socket.socket) -> bool:
   """Waits for one of the signals; returns False if the other end is closed."""
   while received := signals.recv(1):
-    if received[0] in _SIGNALS:
+    if received[0] in ending.SIGNALS:
       return True
   return False

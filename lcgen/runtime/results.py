@@ -182,7 +182,7 @@ def _read(path: epath.Path, upgrade: Callable[..., Any], make: Callable[[dict[st
     return make(_numbers(found if schema is not None else upgrade(found)))
   except (AttributeError, IndexError, KeyError, TypeError) as error:
     raise errors.InputError(
-      f"{path} is not what a run of lcgen writes ({error!r}); run --stage=evaluate on that workdir again"
+      f"{path} is not what a run of lcgen writes ({errors.reason(error)}); run --stage=evaluate on that workdir again"
     ) from error
 
 

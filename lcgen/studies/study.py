@@ -1,12 +1,14 @@
 """The trained run that a study starts from."""
 
 import dataclasses
+import functools
 
 from lcgen.classifiers import policies
 from lcgen.data.dataset import Dataset
 from lcgen.evaluation.classifier_scores import Scorer
 from lcgen.generator.frozen import Frozen
 from lcgen.studies.settings import Sections
+from lcgen.training import identity
 from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 
@@ -38,4 +40,5 @@ class Study:
 
   def scorer(self) -> Scorer:
     """Makes the scorer of classifiers."""
-    return Scorer(self.context, self.data, self.directory)
+    confirm = functools.partial(identity.confirm_set, self.trainer.workdir)
+    return Scorer(self.context, self.data, self.directory, confirm)

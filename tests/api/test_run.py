@@ -121,6 +121,14 @@ def test_a_label_is_the_constraint_of_its_name(trained):
   assert same(trained.draw(LABELS), trained.draw(LABELS, "refine", seed=0, replica=0)) >= {"images", "start", "energy"}
 
 
+def test_a_class_is_named_by_its_text_or_its_index(trained):
+  assert trained.class_names[3] == "3"
+  every = same(trained.draw(3, "actor", count=4), trained.draw("3", "actor", count=4))
+  assert every == {field.name for field in dataclasses.fields(trained.draw(3, "actor"))}
+  assert trained.draw(["3", "1"], "actor").labels.tolist() == [3, 1]
+  assert trained.sample("3", 5).shape[0] == trained.sample(trained.label("3"), 5).shape[0] == 5
+
+
 def test_samples_start_from_the_prior(trained):
   constraint = trained.label(1)
   proposed = trained.draw(constraint, "actor", count=500, seed=5)
@@ -231,6 +239,11 @@ WRONG = [
   (lambda run, _: run.draw(run.label(3), count=-2), "count=-2", "at least 1"),
   (lambda run, _: run.draw([3, 1], count=2), "count=2", "has its own"),
   (lambda run, _: run.draw(3, "anneal"), "'anneal'", "there are actor, optimize, langevin, refine"),
+  (lambda run, _: run.draw(3, "refin"), "'refin'", "the nearest is refine"),
+  (lambda run, _: run.draw("33"), "'33'", "there is no class of this name; the nearest is 3; there are 0, 1, "),
+  (lambda run, _: run.label("three"), "'three'", "there is no class of this name"),
+  (lambda run, _: run.draw([3, "x"]), "[3, 'x']", "give names or indices, not both"),
+  (lambda run, images: run.classify(images, "nome"), "'nome'", "the nearest is none"),
   (lambda run, _: run.draw(3, replica=2), "replica 2", "there are 2"),
   (lambda run, images: run.edit(images, 3, replica=-1), "replica -1", "there are 2"),
   (lambda run, images: run.edit(images[0], 3), "(28, 28, 1)", "must be"),

@@ -211,6 +211,8 @@ def test_the_help_has_every_flag_and_every_key_and_starts_no_jax(flag):
     (["--config.seeds=0"], "config.seeds=0: must be"),
     (["--stage=train"], "--stage=train: unknown stage"),
     (["--config.vae.latents=3"], "config.vae.latents: unknown key; the nearest is latent_dim"),
+    (["--workdir=gs://bucket/run"], "--workdir=gs://bucket/run: gs:// takes gcsfs, which is not installed"),
+    (["--workdir=nosuch://bucket/run"], "there is no storage nosuch://"),
   ],
 )
 def test_a_wrong_flag_ends_in_a_sentence_and_starts_no_jax(arguments, words):
@@ -220,6 +222,116 @@ def test_a_wrong_flag_ends_in_a_sentence_and_starts_no_jax(arguments, words):
   assert (done.returncode, done.stdout) == (2, "")
   assert words in done.stderr
   assert len(done.stderr.splitlines()) == 1
+
+
+# A wrong name of each kind, and the words that name it in full with the nearest.
+NEAREST = {
+  "--stage=sampel": "--stage=sampel: unknown stage; the nearest is sample; there are all, ",
+  "--config.vae.epoch=3": "config.vae.epoch: unknown key; the nearest is epochs; there are ",
+  "--config.vea.epochs=3": "config.vea.epochs: unknown key; the nearest is vae.epochs; there are ",
+  "--config.foo.bar=3": "config.foo.bar: unknown key; there are ",
+  "--config.vae=3": "--config.vae: is a section; set its keys, ",
+  "--config=configs/mnist6k.py": "configs/mnist6k.py: there is no such file; the nearest is configs/mnist5k.py",
+  "--config=mnist5k": "--config=mnist5k: there is no such file; the nearest is configs/mnist5k.py",
+  "--config=configs": "--config=configs: is a folder; name a file in it",
+  "--config=": "--config=: name a config file, such as configs/mnist5k.py",
+  "--config=configs/mnist.py:smal": "mnist.py:smal: unknown variant 'smal'; the nearest is small; there are ",
+  "--config.classifier.arms=nome": "or all; the nearest is none",
+  "--config.classifier.arms=none,flip_crop+mixpu": "or all; 'mixpu' is no policy; the nearest is mixup; there are ",
+  "--config.classifier.arms=noise:sahre=0.5": "or all; noise has no setting 'sahre'; the nearest is share",
+  "--config.evaluate.sets=diagnostics": "; the nearest is diagnostic",
+  "--config.evaluate.sets=generated_mnist_c/fogg": "; the nearest is generated_mnist_c/fog",
+  "--config.sample.method=refin": "must be one of actor, optimize, langevin, refine; the nearest is refine",
+  "--config.generator=vea": "config.generator='vea': must be one of vae, pca; the nearest is vae",
+  "--config.data.source=foldr": "; the nearest is folder",
+  "--config.benchmark.phases=vae,judeg": "; the nearest is judge",
+  "--config.constraint=relism": "; the nearest is realism",
+  "--config.vae.epochs=it's": "config.vae.epochs=it's: must be a whole number of at least 1",
+  "--config.vae.epochs=1.5": "config.vae.epochs=1.5: must be a whole number of at least 1",
+  "--config.data.source=a'b\"c": "config.data.source='a'b\"c': must be one of ",
+  "--sweep_index=x": "--sweep_index=x: must be a whole number",
+  "--multihost=maybe": "--multihost=maybe: must be true or false",
+}
+# Parses each command of a list as `run.py` does, in a fork of its own, and prints exit code and stderr of all as JSON.
+PARSE = """
+import contextlib, io, json, os, pathlib, sys
+from lcgen.cli.flags import Flags
+found = []
+for arguments in json.loads(sys.stdin.read()):
+  receive, send = os.pipe()
+  if os.fork() == 0:
+    sys.argv, code = ["run.py", *arguments], 0
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+      try:
+        flags = Flags("usage", pathlib.Path("configs/mnist5k.py"))
+        flags.request(flags.parse(sys.argv))
+      except SystemExit as ended:
+        code = ended.code
+    os.write(send, json.dumps([code, said.getvalue()]).encode())
+    os._exit(0)
+  os.close(send)
+  with os.fdopen(receive) as file:
+    found.append(json.load(file))
+print(json.dumps(found))
+"""
+
+
+def refusals(commands):
+  """The one line that each command is refused with."""
+  done = subprocess.run(
+    [sys.executable, "-c", PARSE], cwd=ROOT, input=json.dumps(commands), capture_output=True, text=True, check=True
+  )
+  found = json.loads(done.stdout)
+  assert [code for code, _ in found] == [2] * len(commands), found
+  lines = [said.splitlines() for _, said in found]
+  assert [len(one) for one in lines] == [1] * len(commands), lines
+  return [line for (line,) in lines]
+
+
+def test_a_wrong_name_gets_the_nearest_one():
+  for line, words in zip(refusals([[argument] for argument in NEAREST]), NEAREST.values(), strict=True):
+    assert words in line
+    check_plain(line)
+
+
+CONFIGS = {  # lines of a config file, and the words for them
+  "config.vae.epoch = 3": "config.vae.epoch: unknown key; the nearest is epochs",
+  "config.vae.update(epoch=3)": "config.vae.epoch: unknown key; the nearest is epochs",
+  "config.vae.lock().epoch = 3": "epoch = 3): the config has no key 'epoch'; the nearest is epochs",
+  "config.vae.epochs = 'a'": "line 4 (config.vae.epochs = 'a'): Could not override field 'epochs'",
+  "1 / 0": "line 4 (1 / 0): division by zero",
+  "{}['a']": "line 4 ({}['a']): there is no 'a'",
+  "x = (": "'(' was never closed",
+  "open('nowhere')": "No such file or directory: nowhere",
+}
+
+
+def test_a_config_file_that_fails_is_refused_with_its_line(tmp_path):
+  commands = []
+  for number, line in enumerate(CONFIGS):
+    path = tmp_path / f"mine_{number}.py"
+    path.write_text(
+      f"from configs import common\ndef get_config():\n  config = common.base()\n  {line}\n  return config\n"
+    )
+    commands += [[f"--config={path}"], [f"--config={path}", "--config.seed=1"]]
+  said = refusals(commands)
+  for words, alone, with_a_flag in zip(CONFIGS.values(), said[::2], said[1::2], strict=True):
+    assert words in alone
+    assert words in with_a_flag
+
+
+def check_plain(sentence):
+  """No quote is escaped, and no class of an exception named."""
+  assert not re.search(r"\\['\"]", sentence)
+  assert not re.search(r"\b\w+(Error|Exception): ", sentence)
+
+
+def test_no_sentence_names_the_class_of_an_exception():
+  """All sentences on errors of users' code take `errors.reason`."""
+  named = re.compile(r"type\(error\)\.__name__|\{error!r\}")
+  allowed = {"lcgen/data/torch_files.py"}
+  found = {str(path.relative_to(ROOT)) for path in (ROOT / "lcgen").rglob("*.py") if named.search(path.read_text())}
+  assert found <= allowed
 
 
 def test_a_plug_in_is_imported_before_the_config_file(ask, tmp_path):

@@ -82,7 +82,7 @@ def test_a_right_generator_passes(plugged):
   [
     ({"decode": lambda self, variables, latents: latents}, r"decode: is float32\[6, 3\] and should be float32\[6, 8"),
     ({"encode": lambda self, variables, images: images}, "encode returns a ShapeDtypeStruct; return a Posterior"),
-    ({"encode": lambda self, variables, images: 1 / 0}, r"encode fails \(ZeroDivisionError"),
+    ({"encode": lambda self, variables, images: 1 / 0}, r"encode fails \(division by zero"),
     ({"fit": Generator.fit}, "has neither fit nor phase"),
   ],
 )
@@ -100,7 +100,7 @@ def test_a_wrong_generator_is_named(plugged, methods, words):
       lambda key, constraint, latents, settings: samplers.Moved(latents[:, 1:], latents),
       r"latents: is float32\[6, 7\]",
     ),
-    (lambda key, constraint, latents, settings: 1 / 0, r"fails \(ZeroDivisionError"),
+    (lambda key, constraint, latents, settings: 1 / 0, r"fails \(division by zero"),
   ],
 )
 def test_a_wrong_sampler_is_named(plugged, function, words):
@@ -114,7 +114,7 @@ def test_a_wrong_sampler_is_named(plugged, function, words):
   [
     (lambda key, images, labels, frozen: (images, labels), "returns a tuple; return images, labels and weights"),
     (lambda key, images, labels, frozen: (images[:2], labels, jnp.ones(6)), r"images: is float32\[2, 8, 8, 1\]"),
-    (lambda key, images, labels, frozen: 1 / 0, r"fails \(ZeroDivisionError"),
+    (lambda key, images, labels, frozen: 1 / 0, r"fails \(division by zero"),
   ],
 )
 def test_a_wrong_arm_is_named(plugged, function, words):

@@ -83,15 +83,15 @@ def test_rules_are_parsed_from_a_line():
     ("realism", "'realism' is no rule"),
     (
       "rule:no_such_module.f",
-      "rule:no_such_module.f: ModuleNotFoundError: No module named 'no_such_module'; the module must be importable",
+      "rule:no_such_module.f: No module named 'no_such_module'; the module must be importable",
     ),
     (
       "rule:lcgen.no_such.f:top=0.1",
-      "rule:lcgen.no_such.f:top=0.1: ModuleNotFoundError: No module named 'lcgen.no_such'",
+      "rule:lcgen.no_such.f:top=0.1: No module named 'lcgen.no_such'",
     ),
     (
       "rule:lcgen.rules.no_such",
-      "rule:lcgen.rules.no_such: AttributeError: module 'lcgen.rules' has no attribute 'no_such'",
+      "rule:lcgen.rules.no_such: module 'lcgen.rules' has no attribute 'no_such'",
     ),
     (
       "rule:tests.constraints.test_rule_spec.NOT_A_FUNCTION",
@@ -137,13 +137,13 @@ QUARTER_UNKNOWN = np.where(np.arange(40) < 10, np.nan, 1.0)
 @pytest.mark.parametrize(
   ("function", "reason"),
   [
-    (raising, "raised KeyError: 'weights.npz'; it is given float32 images in [0, 1] of shape [40, 4, 4, 1]"),
+    (raising, "fails (there is no 'weights.npz'); it is given float32 images in [0, 1] of shape [40, 4, 4, 1]"),
     (lambda images: images[:, 0, 0], "returned shape [40, 1]; it is given"),
     (lambda images: images.mean(), "returned shape []; it is given"),
     (lambda images: images[1:, 0, 0, 0], "returned shape [39]; it is given"),
     (lambda images: images > 0.5, "returned shape [40, 4, 4, 1]; it is given"),
     (lambda images: None, "returned shape []; it is given"),
-    (lambda images: [[1], *[1, 2] * 20], "raised ValueError"),
+    (lambda images: [[1], *[1, 2] * 20], "fails (setting an array element"),
     (lambda images: ["yes"] * len(images), "returned <U3; it is given"),
     (lambda images: np.full(len(images), 1j), "returned complex128; it is given"),
     (lambda images: [None] * len(images), "returned object; it is given"),

@@ -56,7 +56,7 @@ def custom(path: str) -> Corruption:
   try:
     found = getattr(importlib.import_module(module), name, None)
   except Exception as error:  # a user's module may raise anything
-    words = f"{type(error).__name__}: {error}".partition("\n")[0][:_LONGEST]
+    words = errors.reason(error, _LONGEST)
     raise errors.InputError(
       f"config.evaluate.sets: custom/{path}: {words}; the module must be importable: beside run.py, or on PYTHONPATH"
     ) from error
@@ -97,7 +97,7 @@ def _tried(path: str, how: str, call: Callable[[], Any]) -> Any:
   try:
     return call()
   except Exception as error:  # a user's function may raise anything
-    words = f"{type(error).__name__}: {error}".partition("\n")[0][:_LONGEST]
+    words = errors.reason(error, _LONGEST)
     raise errors.InputError(
       f"config.evaluate.sets: custom/{path} cannot be {how} ({words}); write a JAX function of (key, images, severity)"
     ) from error
