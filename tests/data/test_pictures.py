@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from lcgen.data import own_images, pictures, sources
+from lcgen.data import pictures, sources
 from lcgen.data.settings import DataSettings
-from lcgen.runtime import errors, registry
+from lcgen.runtime import errors, places, registry
 from tests.support.images import save, write_folder
 
 GREY = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4) * 10
@@ -16,7 +16,7 @@ STROKE = (slice(1, 3), slice(1, 3))
 
 
 def read(*paths, **look):
-  return pictures.read([own_images.places.find(str(path), "") for path in paths], pictures.Look(**look))
+  return pictures.read([places.expanded(path, "path") for path in paths], pictures.Look(**look))
 
 
 def black_on_transparent(mode):

@@ -173,7 +173,7 @@ def test_bad_input_is_refused_in_a_sentence(run, tmp_path, arguments, words):
     (["--config.seeds=0"], "config.seeds=0"),
     (["--config.actor_critic.constraint=realism"], "config.constraint"),
     (["--config.plugins=no_such_module"], "beside run.py"),
-    (["--config."], "invalid syntax"),
+    (["--config."], "config.: unknown key"),
     (["--config", "configs/nothing.py"], "nothing.py"),
   ],
 )
