@@ -11,7 +11,7 @@ from lcgen.api import run as runs
 from lcgen.api import workdir as workdirs
 from lcgen.constraints import learning, samplers
 from lcgen.constraints.algebra import Constraint
-from lcgen.data import own_images, ranges, sources
+from lcgen.data import own_images, picking, ranges, sources
 from lcgen.reporting import figures
 from lcgen.runtime import errors, files
 
@@ -103,10 +103,11 @@ def _wishes(trained: runs.Run, config: configs.Config, labels: str) -> tuple[Wis
 
 
 def _images(trained: runs.Run, config: configs.Config, count: int) -> np.ndarray:
-  """Reads stored images: the first of the config's file, or test images of each class in turn."""
+  """Reads stored images: some of the config's file, evenly spread over it, or test images of each class in turn."""
   path = config.edit.images
   if path:
-    images = own_images.read_images(path, config.data.image_size)[:count]
+    images = own_images.read_images(path, config.data.image_size)
+    images = images[picking.pick(np.zeros(len(images)), count)]
     if images.shape[3] != trained.image_shape[2]:
       shape = f"images are {list(images.shape)} and the networks' have {trained.image_shape[2]} colours"
       raise errors.InputError(f"edit.images={path}: {shape}; convert them")

@@ -215,5 +215,7 @@ def coverage(sets: FeatureSets) -> jax.Array:
 @register("novelty", undefined="most test images are copies of training images, or there are none to compare with")
 def novelty(sets: FeatureSets) -> jax.Array:
   """Computes the median distance to the nearest training image over that of test images; far below 1 means copies."""
+  if not len(sets.train):
+    return jnp.array(jnp.nan)
   to_train = functools.partial(distances.nearest_distances, references=sets.train, reference_mask=_every(sets.train))
   return distances.ratio(jnp.median(to_train(sets.samples)), jnp.median(to_train(sets.test)), sets.test)

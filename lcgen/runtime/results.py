@@ -14,6 +14,7 @@ from lcgen.runtime import errors, files, old_results
 
 SCHEMA = 1  # raised if older files can no longer be read as they are; files without one are older still
 BASELINE, METHOD, CONTROL, AUGMENTATION = "baseline", "method", "control", "augmentation"  # roles of arms
+PRIOR, REAL, RECONSTRUCTED = "prior", "real", "reconstructed"  # rows of samples that are no sampler's
 
 Scores = dict[str, list[float]]  # score -> one value a seed
 Made = TypeVar("Made")
