@@ -52,6 +52,7 @@ def build(workdir: epath.Path, quiet: bool = False) -> None:
   table, found = results_table(results), (tables.accuracies(results), tables.gains(results))
   files.write_text(workdir / "table.md", table)
   files.write_text(workdir / "table.csv", tables.comma_separated(results))
+  files.write_text(workdir / "samples.csv", tables.samples_csv(results))
   files.write_text(workdir / "table.tex", "\n".join(tables.latex(one) for one in found if one))
   with (workdir / "samples.npz").open("rb") as file, np.load(file) as images:
     records = files.MetricsFile(workdir / "metrics.jsonl").read()

@@ -230,7 +230,8 @@ def _reference_words(samples: Mapping[str, Mapping[str, Any]]) -> str:
   """Explains the rows of real images; "" for older results, which have none."""
   sentences = []
   if REAL in samples:
-    images = [f"{count} {split}" for split, count in samples[REAL]["images"].items() if count]
+    words = {"train": "training"}
+    images = [f"{count} {words.get(split, split)}" for split, count in samples[REAL]["images"].items() if count]
     sentences.append(
       f"`{REAL}`: real images that are not among those compared with ({' and '.join(images) or 'none'} images), scored "
       "as if they were samples. A perfect sampler would score so: distances of so few images are not 0."
@@ -287,6 +288,19 @@ def _latex_text(text: str) -> str:
   special |= {character: "\\" + character for character in "&%$#_{}"}
   escaped = "".join(special.get(character, character) for character in text)
   return re.sub(r"`([^`]*)`", r"\\texttt{\1}", escaped)
+
+
+def samples_csv(results: Results) -> str:
+  """Writes every score of every row of samples as CSV, a line a seed; a score that is undefined is an empty cell."""
+  buffer = io.StringIO()
+  writer = csv.writer(buffer, lineterminator="\n")
+  writer.writerow(["method", "score", "seed", "value"])
+  for method, scored in results.samples.items():
+    for score, values in scored.items():
+      if isinstance(values, list) and not any(isinstance(value, list) for value in values):
+        cells = [value if statistics.known(value) else "" for value in values]
+        writer.writerows([method, score, *pair] for pair in zip(results.seeds, cells, strict=True))
+  return buffer.getvalue()
 
 
 def comma_separated(results: ArmScores) -> str:
