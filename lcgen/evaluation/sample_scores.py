@@ -219,18 +219,19 @@ class SampleScorer:
     self, targets: Sequence[Constraint], verdicts: Verdicts, count: int, labels: np.ndarray
   ) -> dict[str, Any]:
     """Scores decoded encodings of test images; `labels` are the targets of these."""
-    accepted, decoded = [], []
-    for index, target in enumerate(targets):
+    accepted = [np.zeros((len(self._context.seeds), 0), bool)]
+
+    def decoded(index, target):
       rows = np.flatnonzero(labels == index)
       rows = rows[picking.pick(np.zeros(len(rows)), count)]
       if not len(rows):
-        decoded.append(self._nothing)
-        continue
+        return self._nothing
       latents = self._encode(self._frozen, {"image": jnp.asarray(self._test.images[rows])})
       accepted.append(np.asarray(self._holds(target, latents)))
-      decoded.append(self._decode(latents, self._frozen))
-    found = self._judge(decoded, verdicts, labels, self._train_features)
-    every = np.concatenate(accepted or [np.zeros((len(self._context.seeds), 0))], axis=1)
+      return self._decode(latents, self._frozen)
+
+    found = self._judge(itertools.starmap(decoded, enumerate(targets)), verdicts, labels, self._train_features)
+    every = np.concatenate(accepted, axis=1)
     return found | {"accepted": _means(every), "images": {"test": every.shape[1]}}
 
   def _as_samples(self, stored: np.ndarray) -> jax.Array:
