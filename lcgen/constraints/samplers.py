@@ -16,7 +16,9 @@ from lcgen.constraints import settings as own_settings
 from lcgen.constraints.algebra import Constraint
 from lcgen.constraints.settings import SAMPLERS, EditSettings
 from lcgen.models import losses
+from lcgen.runtime import errors
 from lcgen.runtime.registry import Registry
+from lcgen.runtime.results import PRIOR, REAL, RECONSTRUCTED
 
 
 class Moved(NamedTuple):
@@ -43,7 +45,12 @@ def register(name: str, settings: type, redraws: bool = False) -> Callable[[Samp
     name: of the sampler and of its section `config.sample.NAME`.
     settings: a frozen dataclass, passed to the sampler; `lcgen.runtime.fields` declares its fields.
     redraws: whether the sampler takes the keyword `prior`.
+
+  Raises:
+    InputError: if the name belongs to another row of the samples' scores.
   """
+  if name in (PRIOR, REAL, RECONSTRUCTED):
+    raise errors.InputError(f"sampler {name!r}: a row of the samples' scores has this name; choose another name")
   if name not in SAMPLERS:
     SAMPLERS.add(name, settings)
 

@@ -11,7 +11,7 @@ import numpy as np
 from lcgen.constraints import samplers
 from lcgen.constraints.algebra import Constraint
 from lcgen.constraints.settings import EditSettings
-from lcgen.data import ranges, sources
+from lcgen.data import picking, ranges, sources
 from lcgen.generator.frozen import Frozen, decode
 from lcgen.training.context import Context
 
@@ -21,9 +21,9 @@ ACROSS = 10  # images in a row
 def reconstructions(context: Context, frozen: Frozen, test: sources.Split) -> dict[str, np.ndarray]:
   """Reconstructs two rows of test images: `originals` and `reconstructions`, `[20, H, W, C]`.
 
-  The images are spread over the set, because it may be sorted by class.
+  The images are of all classes; they repeat where there are fewer.
   """
-  rows = np.linspace(0, len(test) - 1, 2 * ACROSS).astype(int)
+  rows = np.sort(np.resize(picking.pick(test.labels, 2 * ACROSS), 2 * ACROSS))
   originals, latents = _encode(context, frozen, test.images[rows])
   decoded = decode(latents, frozen, generator=context.generator)
   return _as_uint8({"originals": ranges.from_model(originals), "reconstructions": decoded})

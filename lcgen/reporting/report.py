@@ -3,7 +3,7 @@
 import numpy as np
 from etils import epath
 
-from lcgen.reporting import figures, findings, page, study_tables, tables
+from lcgen.reporting import figures, findings, page, statistics, study_tables, tables
 from lcgen.runtime import errors, fields, files
 from lcgen.runtime import results as stored
 from lcgen.runtime.results import Results, RuleResults
@@ -17,7 +17,7 @@ def results_table(results: Results) -> str:
 
 def rule_table(rule: RuleResults) -> str:
   """Writes the scores of samples for a rule, or for realism, as Markdown."""
-  bound = f" ({rule.bound} {rule.value:.4g})" if rule.bound else ""
+  bound = f" ({rule.bound} {statistics.number(rule.value, '.4g')})" if rule.bound else ""
   first = "rule holds, %" if rule.bound else "judge is 90 % sure of a class, %"
   return tables.markdown(tables.samples(rule, first, f"Samples for {rule.name}{bound}, {tables.spread(rule.seeds)}."))
 
@@ -52,6 +52,7 @@ def build(workdir: epath.Path, quiet: bool = False) -> None:
   table, found = results_table(results), (tables.accuracies(results), tables.gains(results))
   files.write_text(workdir / "table.md", table)
   files.write_text(workdir / "table.csv", tables.comma_separated(results))
+  files.write_text(workdir / "samples.csv", tables.samples_csv(results))
   files.write_text(workdir / "table.tex", "\n".join(tables.latex(one) for one in found if one))
   with (workdir / "samples.npz").open("rb") as file, np.load(file) as images:
     records = files.MetricsFile(workdir / "metrics.jsonl").read()

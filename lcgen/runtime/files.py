@@ -4,6 +4,7 @@ import io
 import json
 import math
 import sys
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from etils import epath
 
 from lcgen.runtime import errors, old_results
 
+UNDEFINED = "undefined"  # key of a JSON file: why numbers of it are null
+_NO_REASONS: Mapping[str, str] = types.MappingProxyType({})
+
 
 def is_writer() -> bool:
   """Tells whether this process writes: the first of several does. One that has not loaded JAX is alone."""
@@ -19,9 +23,9 @@ def is_writer() -> bool:
   return jax is None or jax.process_index() == 0
 
 
-def write_json(path: epath.Path, content: Any) -> None:
-  """Writes strict JSON whole or not at all; numbers that are not finite become null."""
-  write_text(path, json.dumps(strict(content), indent=1, allow_nan=False) + "\n")
+def write_json(path: epath.Path, content: Any, reasons: Mapping[str, str] = _NO_REASONS) -> None:
+  """Writes strict JSON whole or not at all; numbers that are not finite become null, see `strict`."""
+  write_text(path, json.dumps(strict(content, reasons), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: epath.Path) -> Any:
@@ -38,13 +42,33 @@ def read_json(path: epath.Path) -> Any:
     raise errors.InputError(f"{path} cannot be read ({error}); run --stage=evaluate on that workdir again") from error
 
 
-def strict(content: Any) -> Any:
-  """Replaces numbers that are not finite by None, at any depth: JSON has no NaN."""
+def strict(content: Any, reasons: Mapping[str, str] = _NO_REASONS) -> Any:
+  """Replaces numbers that are not finite by None, at any depth: JSON has no NaN.
+
+  Args:
+    content: of a file. It is not changed.
+    reasons: why a number can be undefined, by a key above it; the nearest key counts.
+
+  Returns:
+    The content. If numbers were replaced in a mapping, `undefined` has the reason of each, by its keys with spaces
+    between them, such as "samples actor diversity".
+  """
+  found: dict[str, str] = {}
+  plain = _strict(content, (), reasons, found)
+  return plain | {UNDEFINED: plain.get(UNDEFINED, {}) | found} if found and isinstance(plain, dict) else plain
+
+
+def _strict(content: Any, path: tuple[str, ...], reasons: Mapping[str, str], found: dict[str, str]) -> Any:
+  """Does the work of `strict`, and adds to `found` what it has replaced."""
   if isinstance(content, Mapping):
-    return {key: strict(value) for key, value in content.items()}
+    return {key: _strict(value, (*path, str(key)), reasons, found) for key, value in content.items()}
   if isinstance(content, list | tuple):
-    return [strict(value) for value in content]
-  return None if isinstance(content, float) and not math.isfinite(content) else content
+    return [_strict(value, path, reasons, found) for value in content]
+  if not isinstance(content, float) or math.isfinite(content):
+    return content
+  words = "not a number" if math.isnan(content) else "infinite"
+  found[" ".join(path)] = next((reasons[key] for key in reversed(path) if key in reasons), words)
+  return None
 
 
 def write_text(path: epath.Path, text: str) -> None:

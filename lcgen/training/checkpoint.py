@@ -83,7 +83,8 @@ class Checkpoints:
       raise OSError(f"{folder} could not be written: {error}") from error
     if jax.process_index() != 0:
       return
-    text = json.dumps(about | {"files": {name: _digest(folder / name) for name in _files(folder)}})
+    digests = {name: _digest(folder / name) for name in _files(folder)}
+    text = json.dumps(files.strict(about) | {"files": digests}, allow_nan=False)
     files.write_text(folder / _SEAL, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
   def _wait(self) -> None:
