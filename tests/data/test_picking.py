@@ -110,8 +110,8 @@ def test_scores_do_not_depend_on_the_stored_order(score, count, most, monkeypatc
 WORDS = ("image", "label", "latent", "test", "train", "rows", "split", "validation", "feature", "exemplar")
 FIRST_ROWS = {  # places that take first rows, and why their order cannot matter
   ("classifiers/policies.py", "jax.random.permutation(pick_key, images.shape[0])[:size]"): "rows in a random order",
-  ("data/own_images.py", "images[:count]"): "training images, which were joined with test images",
-  ("data/sources.py", "rows[:round(share * len(rows))]"): "rows in a random order",
+  ("data/checks.py", "labels[:_MOST_NAMES]"): "labels for a sentence",
+  ("data/splits.py", "rows[:count]"): "rows in a random order",
   ("runtime/parallel.py", "rows[:count]"): "all rows without the padding",
   ("cli/use_run.py", "images[:-1]"): "all but the last, each beside the next",
 }
