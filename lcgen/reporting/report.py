@@ -1,6 +1,5 @@
 """Writes the reports of a run, of its rules and of its studies, from the files that they left."""
 
-import numpy as np
 from etils import epath
 
 from lcgen.reporting import figures, findings, page, study_tables, tables
@@ -53,9 +52,8 @@ def build(workdir: epath.Path, quiet: bool = False) -> None:
   files.write_text(workdir / "table.md", table)
   files.write_text(workdir / "table.csv", tables.comma_separated(results))
   files.write_text(workdir / "table.tex", "\n".join(tables.latex(one) for one in found if one))
-  with (workdir / "samples.npz").open("rb") as file, np.load(file) as images:
-    records = files.MetricsFile(workdir / "metrics.jsonl").read()
-    figures.draw_all(workdir / "figures", records, images, results)
+  records = files.MetricsFile(workdir / "metrics.jsonl").read()
+  figures.draw_all(workdir / "figures", records, files.read_arrays(workdir / "samples.npz"), results)
   curve = workdir / "learning_curve.json"
   if curve.exists():
     points = study_tables.curve_points(stored.read_study(curve))
@@ -76,7 +74,6 @@ def build_rule(directory: epath.Path, quiet: bool = False) -> None:
   rule = stored.read_rule(directory / "results.json")
   table = rule_table(rule)
   files.write_text(directory / "table.md", table)
-  with (directory / "samples.npz").open("rb") as file, np.load(file) as images:
-    figures.draw_samples(directory, images, list(rule.samples))
+  figures.draw_samples(directory, files.read_arrays(directory / "samples.npz"), list(rule.samples))
   if not quiet:
     print(f"\n{table}\nFigures in {directory}")
