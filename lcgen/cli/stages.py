@@ -14,6 +14,7 @@ from lcgen.reporting import expectations, report
 from lcgen.runtime import cluster, compilation_cache, errors, files, results
 from lcgen.runtime.interruption import Interruption
 from lcgen.studies import benchmark, inspection
+from lcgen.training import checkpoint
 from lcgen.training.context import Context
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def _train(
   interruption: Interruption | None,
 ) -> None:
   """Runs a stage that trains; `known` is the config that the workdir was made with."""
+  checkpoint.check_place(workdir)
   data = preflight.load_data(config, stage)
   context = build.context(config, data.facts)
   try_plugins.check(config, context)

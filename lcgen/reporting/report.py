@@ -61,7 +61,7 @@ def build(workdir: epath.Path, quiet: bool = False) -> None:
   for name in study_tables.STUDIES:
     if (workdir / f"{name}.json").exists():
       build_tables(workdir, name, quiet=True)
-  for rule in sorted(workdir.glob("rules/*/results.json")):
+  for rule in files.matching(workdir, "rules/*/results.json"):
     build_rule(rule.parent, quiet=True)
   files.write_text(workdir / "report.html", page.build(workdir, results, config))
   print(("" if quiet else f"\n{table}\n") + f"Figures in {workdir / 'figures'}, all of it in {workdir / 'report.html'}")

@@ -1,5 +1,6 @@
 """Reads and writes the files of a run: strict JSON, arrays, and the file of metrics. Each is written whole."""
 
+import glob
 import io
 import json
 import logging
@@ -27,6 +28,11 @@ def is_writer() -> bool:
 def write_json(path: epath.Path, content: Any) -> None:
   """Writes strict JSON whole or not at all; numbers that are not finite become null."""
   write_text(path, json.dumps(strict(content), indent=1, allow_nan=False) + "\n")
+
+
+def matching(folder: epath.Path, pattern: str) -> list[epath.Path]:
+  """Lists what matches a pattern in a folder, in the order of names; the folder's own name is no pattern."""
+  return sorted(epath.Path(glob.escape(str(folder))).glob(pattern))
 
 
 def read_json(path: epath.Path) -> Any:

@@ -1,6 +1,8 @@
 """Files of a run after a crash of the machine, a full disk, or a copy that was cut short."""
 
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -37,3 +39,18 @@ def test_broken_arrays_are_refused_by_name(tmp_path, damage):
   path.write_bytes(damage(path.read_bytes()))
   with pytest.raises(errors.InputError, match=r"^.*samples.npz cannot be read \(.*\); run --stage=evaluate"):
     files.read_arrays(path)
+
+
+@pytest.mark.parametrize("name", ["run", "lr=[1, 2]", "a*b?", "[!a]"])
+def test_the_name_of_a_folder_is_no_pattern(tmp_path, name):
+  folder = epath.Path(tmp_path / name)
+  for other in (folder, epath.Path(tmp_path / "lr=1"), epath.Path(tmp_path / "axbx")):
+    (other / "rules" / "ink").mkdir(parents=True)
+    (other / "rules" / "ink" / "results.json").write_text("{}")
+  assert files.matching(folder, "rules/*/results.json") == [folder / "rules" / "ink" / "results.json"]
+
+
+def test_no_other_place_takes_a_folders_name_for_a_pattern():
+  root = pathlib.Path(files.__file__).parents[1]
+  found = {str(path.relative_to(root)) for path in root.rglob("*.py") if re.search(r"\.r?glob\(", path.read_text())}
+  assert found == {"runtime/files.py"}
