@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,14 +39,19 @@ def drawing() -> Iterator[None]:
 
 
 def _matplotlib() -> Any:
-  """Imports Matplotlib, which is slow; not every stage draws."""
-  try:
-    import matplotlib
-  except ValueError:  # notebooks set MPLBACKEND for commands too, which may lack that backend; files need none
-    backend = os.environ.pop("MPLBACKEND", "")
-    import matplotlib
+  """Imports Matplotlib, which is slow; not every stage draws.
 
+  Notebooks set MPLBACKEND for the commands that they start too. Those may lack that backend, and files need none.
+  """
+  first, backend = "matplotlib" not in sys.modules, os.environ.get("MPLBACKEND")
+  if first and backend:
+    del os.environ["MPLBACKEND"]
+  import matplotlib
+
+  if first and backend:
     os.environ["MPLBACKEND"] = backend
+    with contextlib.suppress(ValueError):
+      matplotlib.rcParams["backend"] = backend
   return matplotlib
 
 

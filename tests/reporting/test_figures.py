@@ -43,19 +43,22 @@ def test_every_figure_has_the_own_style(draw):
   assert hasattr(draw, "__wrapped__"), "decorate it by figures.drawing()"
 
 
-def test_a_backend_of_a_notebook_that_is_not_installed_here(tmp_path):
+@pytest.mark.parametrize(("backend", "kept"), [("no_such_backend", False), ("svg", True)])
+def test_a_backend_of_a_notebook_that_is_not_installed_here(tmp_path, backend, kept):
   program = (
-    "import os, sys, numpy as np; from etils import epath; from lcgen.reporting import figures;"
-    "figures.draw_grid(epath.Path(sys.argv[1]), np.zeros((4, 4, 4, 1), np.uint8), 2, 'grid');"
-    "print(os.environ['MPLBACKEND'])"
+    "import os, sys; from etils import epath; from lcgen.reporting import report;"
+    "report.build(epath.Path(sys.argv[1]), quiet=True);"
+    "import matplotlib; print(os.environ['MPLBACKEND'], matplotlib.get_backend(auto_select=False))"
   )
-  path, backend = tmp_path / "a.png", "module://no_such.backend"
+  workdir = test_page.write(tmp_path / "run", test_page.everything())
   environment = {**os.environ, "MPLBACKEND": backend}
   done = subprocess.run(
-    [sys.executable, "-c", program, path], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    [sys.executable, "-c", program, workdir], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
   )
-  assert done.stdout.strip() == backend
-  assert path.read_bytes().startswith(b"\x89PNG")
+  assert done.returncode == 0, done.stderr
+  told, used = done.stdout.splitlines()[-1].split()
+  assert (told, used == backend) == (backend, kept)
+  assert (workdir / "figures" / "gains.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_grid_of_any_size_can_be_drawn(tmp_path):
