@@ -177,7 +177,8 @@ class Pipeline:
   def _write_samples(self, frozen: Frozen, of_conditions: Callable[[jax.Array], algebra.Learnt]) -> None:
     """Writes images of the first seed to `samples.npz`, for the figures."""
     context, test, across = self._context, self._data.test, gallery.ACROSS
-    classes = jnp.eye(context.classes)
+    shown = gallery.shown_classes(context.classes)
+    classes = jnp.eye(context.classes)[shown]
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
     frozen = first(frozen)
     by_label = first(of_conditions(jnp.repeat(classes, across, axis=0)))
@@ -185,7 +186,7 @@ class Pipeline:
     images = gallery.reconstructions(context, frozen, test)
     images |= gallery.samples(context, self._ways, frozen, by_label, len(classes) * across)
     images |= gallery.edits(context, frozen, every_edit, test, self._config.edit)
-    files.write_arrays(self._workdir / "samples.npz", images)
+    files.write_arrays(self._workdir / "samples.npz", images | {"shown_classes": shown})
 
   def _learn(self, learner: learning.Learner, frozen: Frozen, stage: str) -> None:
     """Learns realism or a rule in place of labels, and writes the scores of its samples to `rules/`.

@@ -11,7 +11,7 @@ from etils import epath
 from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
 
 from lcgen.data import ranges
-from lcgen.runtime import errors, parallel
+from lcgen.runtime import errors, memory, parallel
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 PILLOW_ERRORS = (*ranges.PILLOW_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -68,6 +68,8 @@ def read(files: Sequence[epath.Path], look: Look) -> np.ndarray:
     headers = list(pool.map(_header, files))
     mode = _mode(headers, look)
     width, height = _size(files, headers, look)
+
+    _check_memory(files, width * height * len(mode))
 
     def read_part(rows: range) -> dict[str, np.ndarray]:
       images = np.empty((len(rows), height, width, len(mode)), np.uint8)
@@ -159,6 +161,16 @@ def _size(files: Sequence[epath.Path], headers: Sequence[_Header], look: Look) -
     side, words = look.side, _in_words(look)
     _log.info("%d of %d images are not square and are made %dx%d: %s", changed, len(files), side, side, words)
   return look.side, look.side
+
+
+def _check_memory(files: Sequence[epath.Path], size: int) -> None:
+  """Raises an InputError if all images, of `size` bytes each, do not fit the free memory: Linux would kill the run."""
+  needed, free = len(files) * size, memory.available_memory()
+  if free is not None and needed > free:
+    raise errors.InputError(
+      f"{files[0].parent}: with the others {len(files)} images, which take {needed:,} bytes, and {free:,} are free; "
+      "make the images smaller, or leave some out"
+    )
 
 
 def _pixels(file: epath.Path, header: _Header, mode: str, size: tuple[int, int], look: Look) -> np.ndarray:

@@ -227,6 +227,7 @@ def arms_drawn(runs: Sequence[Run]) -> tuple[list[str], int]:
   return sorted(of_all or arms, key=rank)[:_ARMS_DRAWN], len(arms)
 
 
+@figures.drawing()
 def draw(runs: Sequence[Run]) -> bytes:
   """Draws means over seeds with standard deviations as PNG: a panel an accuracy, a line a run and arm."""
   (arms, of), shared = arms_drawn(runs), _shared(runs)
@@ -245,7 +246,7 @@ def draw(runs: Sequence[Run]) -> bytes:
     panel.set_title(textwrap.fill(name, 50), fontsize=9)
     panel.set_ylim(len(lines) - 0.4, -0.6)
     first = panel.get_subplotspec().is_first_col()
-    panel.set_yticks(range(len(lines)), labels if first else [""] * len(lines), parse_math=False)
+    panel.set_yticks(range(len(lines)), labels if first else [""] * len(lines))
     for label, (_, run) in zip(panel.get_yticklabels(), lines, strict=True):
       label.set_fontweight("bold" if run is None else "normal")
     panel.tick_params(labelsize=8)

@@ -1,6 +1,5 @@
 """Writes the reports of a run, of its rules and of its studies, from the files that they left."""
 
-import numpy as np
 from etils import epath
 
 from lcgen.reporting import figures, findings, page, statistics, study_tables, tables
@@ -54,9 +53,8 @@ def build(workdir: epath.Path, quiet: bool = False) -> None:
   files.write_text(workdir / "table.csv", tables.comma_separated(results))
   files.write_text(workdir / "samples.csv", tables.samples_csv(results))
   files.write_text(workdir / "table.tex", "\n".join(tables.latex(one) for one in found if one))
-  with (workdir / "samples.npz").open("rb") as file, np.load(file) as images:
-    records = files.MetricsFile(workdir / "metrics.jsonl").read()
-    figures.draw_all(workdir / "figures", records, images, results)
+  records = files.MetricsFile(workdir / "metrics.jsonl").read()
+  figures.draw_all(workdir / "figures", records, files.read_arrays(workdir / "samples.npz"), results)
   curve = workdir / "learning_curve.json"
   if curve.exists():
     points = study_tables.curve_points(stored.read_study(curve))
@@ -64,7 +62,7 @@ def build(workdir: epath.Path, quiet: bool = False) -> None:
   for name in study_tables.STUDIES:
     if (workdir / f"{name}.json").exists():
       build_tables(workdir, name, quiet=True)
-  for rule in sorted(workdir.glob("rules/*/results.json")):
+  for rule in files.matching(workdir, "rules/*/results.json"):
     build_rule(rule.parent, quiet=True)
   files.write_text(workdir / "report.html", page.build(workdir, results, config))
   print(("" if quiet else f"\n{table}\n") + f"Figures in {workdir / 'figures'}, all of it in {workdir / 'report.html'}")
@@ -77,7 +75,6 @@ def build_rule(directory: epath.Path, quiet: bool = False) -> None:
   rule = stored.read_rule(directory / "results.json")
   table = rule_table(rule)
   files.write_text(directory / "table.md", table)
-  with (directory / "samples.npz").open("rb") as file, np.load(file) as images:
-    figures.draw_samples(directory, images, list(rule.samples))
+  figures.draw_samples(directory, files.read_arrays(directory / "samples.npz"), list(rule.samples))
   if not quiet:
     print(f"\n{table}\nFigures in {directory}")

@@ -2,12 +2,13 @@
 
 import re
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lcgen.data import array_files, own_images, pictures, sources, tfds_sets
+from lcgen.data import array_files, checks, own_images, pictures, sources, tfds_sets
 from lcgen.data.settings import DataSettings
 from lcgen.runtime import errors
 from tests.support.images import save, write_folder
@@ -359,3 +360,18 @@ def test_broken_npz_files_are_refused_at_every_length(tmp_path):
       array_files.read_npz(str(path))
   with pytest.raises(errors.InputError, match="no such file"):
     load("npz", tmp_path / "other.npz")
+
+
+def test_names_with_accents_in_one_character_or_in_two_are_one_class(tmp_path):
+  one, two = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+  root = write_folder(tmp_path / "pets", shape=(8, 8), count=8)
+  (root / "train" / "cat").rename(root / "train" / two)
+  (root / "test" / "cat").rename(root / "test" / one)
+  data = load("folder", root)
+  assert data.class_names == (one, "dog")
+  assert (len(data.test), data.test.labels.tolist()) == (16, [0] * 8 + [1] * 8)
+  save(root / "train" / one / "0.png", np.zeros((8, 8)))
+  with pytest.raises(errors.InputError, match=f"has two folders called {one}, with accents written in one character"):
+    load("folder", root)
+  with pytest.raises(errors.InputError, match=f"classes 0 and 1 are both called {one}; name them apart"):
+    checks.names((one, two), "pets")
