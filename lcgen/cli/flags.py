@@ -73,6 +73,7 @@ class Flags:
   def __init__(self, usage: str, default: pathlib.Path):
     self._usage, self._default, self._from_file = usage, default, False
     self._without = False
+    _with_flag_files(sys.argv)  # the next line reads these files too, and lets their errors through
     self._config = config_flags.DEFINE_config_file(
       "config", None, f"Config file; a variant follows a colon; default: {default.name}."
     )
