@@ -241,7 +241,8 @@ def _file(given: str) -> str:
   path = pathlib.Path(places.expanded(name, "--config"))
   if path.is_file():
     return f"{path}{colon}{variant}"
-  known = sorted(map(str, [*pathlib.Path("configs").glob("*.py"), *path.parent.glob("*.py")]))
+  folders = filter(pathlib.Path.is_dir, (pathlib.Path("configs"), path.parent))
+  known = sorted(str(entry) for folder in folders for entry in folder.iterdir() if entry.suffix == ".py")
   near = registry.nearest(f"{path.with_suffix('.py')}", known) or registry.nearest(f"configs/{path.stem}.py", known)
   kind = "is a folder; name a file in it" if path.is_dir() else "there is no such file"
   raise errors.InputError(f"--config={given}: {kind}{near}")

@@ -216,6 +216,7 @@ def test_arms_of_a_condition():
   assert condition.classifier == {"activate_logits": True, "learning_rate": 0.005, "schedule": "constant"}
 
 
+@pytest.mark.slow  # the learning curve's test shows that a study goes through the command
 def test_a_run_is_audited(run_aside):
   less = (
     "audit.shares=0.5",
