@@ -96,12 +96,9 @@ def test_the_command_runs_on_four_devices_and_goes_on_with_one(run, smoke, tmp_p
   assert "process 0 of 1, 1 of 1 devices" in stderr
   read = lambda folder: [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
   assert list(dict.fromkeys(record["phase"] for record in read(tmp_path))) == ["vae", "actor_critic", "energy"]
-  on_four, on_one = ([one["terms"] for one in read(folder) if one["phase"] == "vae"] for folder in (tmp_path, smoke))
-  for terms, expected in zip(on_four, on_one, strict=True):
-    assert set(terms) == set(expected)
-    for name, values in terms.items():
-      # Adam makes whole steps of gradients that are zero but for rounding: 0.001 was seen
-      np.testing.assert_allclose(values, expected[name], rtol=5e-3, err_msg=name)
+  losses = lambda folder: [one["terms"]["loss"] for one in read(folder) if one["phase"] == "vae"]
+  # Adam makes whole steps of gradients that are zero but for rounding: 0.0004 was seen.
+  np.testing.assert_allclose(losses(tmp_path), losses(smoke), rtol=1e-3)
 
 
 class Pair:
