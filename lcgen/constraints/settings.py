@@ -7,6 +7,7 @@ from lcgen.models import settings as models
 from lcgen.runtime.fields import (
   Check,
   at_least,
+  counts,
   decay,
   field,
   non_negative,
@@ -121,6 +122,36 @@ class RuleSettings:
   mismatched: float = field(
     5.0, positive, "Weight of the critics' mismatched term; more: the rule is kept more strictly."
   )
+
+
+_some_counts = Check(
+  tuple, lambda value: len(value) > 0 and counts.holds(value), "one or more whole numbers of at least 1"
+)
+_amounts = Check(
+  tuple,
+  lambda value: len(value) > 0 and all(type(one) in (int, float) and 0 <= one <= 1 for one in value),
+  "one or more numbers from 0 to 1",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureSettings:
+  """The mixture of normal distributions of each class, fitted to encodings of training images.
+
+  Validation images choose the number of components and both kinds of shrinkage.
+  """
+
+  components: tuple[int, ...] = field((1, 4, 8), _some_counts, "Numbers of components of a class to choose from.")
+  shrinkages: tuple[float, ...] = field(
+    (0.2, 0.4, 0.6), _amounts, "Weights of the class's mean covariance in each component's, to choose from."
+  )
+  poolings: tuple[float, ...] = field(
+    (0.0, 0.1, 0.3), _amounts, "Weights of the covariance pooled over classes, to choose from."
+  )
+  draws: int = field(4, at_least(1), "Draws of q(z|x) of each image that the mixture is fitted to.")
+  most_draws: int = field(8000, at_least(1), "Most draws of a class; each image has one at least.")
+  iterations: int = field(20, at_least(1), "Most iterations of expectation-maximisation.")
+  least_variance: float = field(1e-3, positive, "Least variance of a component in any direction.")
 
 
 @SAMPLERS.register("actor")
