@@ -139,7 +139,7 @@ def test_the_same_numbers_give_the_same_mixture():
 
 def test_validation_images_choose_by_their_likelihood():
   """The choice is the best of all, when each is fitted alone and scored by the density that samplers have."""
-  train, held = halves(encodings(np.random.default_rng(5), 3, 60))
+  train, held = halves(encodings(np.random.default_rng(5), 3, 160))
   _, choice = fit(train, held, 3)
   scores = {}
   for count in (1, 2):
