@@ -162,7 +162,8 @@ def flow(key: jax.Array, constraint: Constraint, latents: jax.Array, settings: o
 
 def _labels(key: jax.Array, constraint: Constraint, latents: jax.Array, name: str) -> jax.Array:
   """Draws the class of each sample, by their shares among those that the constraint allows, `[B]`."""
-  return constraint.mixture.draw_labels(key, _allowed(constraint, latents, f"sampler {name}"))
+  allowed = _allowed(constraint, latents, f"sampler {name}")
+  return constraint.mixture.draw_labels(key, allowed)
 
 
 def _allowed(constraint: Constraint, latents: jax.Array, name: str) -> jax.Array:

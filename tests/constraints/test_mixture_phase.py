@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from lcgen.constraints import algebra, mixture, mixture_fit, mixture_phase, samplers
-from lcgen.constraints.settings import Mixture, MixtureSettings
+from lcgen.constraints.settings import Mixture, MixtureSettings, SampleSettings
 from lcgen.data import sources
+from lcgen.models import actor_critic
 from lcgen.runtime import errors
 from lcgen.training import checkpoint
 from lcgen.training.trainer import Trainer
@@ -191,3 +192,19 @@ def test_a_drawable_constraint_answers_as_the_constraint_does():
   for one, other in ((thick, algebra.Drawable(thick, far())), (~thick, ~algebra.Drawable(thick, far()))):
     for name in ("energy", "holds", "logits", "propose", "guidance"):
       np.testing.assert_array_equal(getattr(one, name)(z), getattr(other, name)(z))
+
+
+@pytest.mark.parametrize("name", [name for name in samplers.names() if not samplers.draws_from_mixture(name)])
+def test_the_mixture_is_no_part_of_what_other_samplers_compute(name):
+  """They compile to the same program, bit for bit, whether the constraint brings a mixture or not."""
+  thick = dataclasses.replace(
+    RULE,
+    critic=actor_critic.Critic(hidden_dim=4, depth=1),
+    actor=actor_critic.Actor(latent_dim=4, hidden_dim=4, depth=1),
+  )
+  key, z = jax.random.key(0), jnp.zeros((3, 4))
+  init = lambda network: jax.eval_shape(network.init, key, z, jnp.zeros((3, 2)))
+  thick = thick.replace(energy_variables=init(thick.critic), actor_variables=init(thick.actor))
+  way = samplers.bind(SampleSettings(), lambda key, count: jax.random.normal(key, (count, 4)))[name]
+  programs = [jax.jit(way).lower(key, given, z).as_text() for given in (thick, algebra.Drawable(thick, far()))]
+  assert programs[0] == programs[1]
