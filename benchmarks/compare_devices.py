@@ -28,7 +28,7 @@ from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 from tests.support.helpers import FACTS, config_of, context_of, frozen_vae, squares
 
-ARMS = ("none", "latent_constraints", "duplicate", "mixup")
+ARMS = ("latent_constraints", "mixup")
 SEEDS = 4
 DATA = squares(84)  # in eight parts there are four rows more
 SIZED = dataclasses.replace(FACTS, train=len(DATA))

@@ -8,6 +8,7 @@ import functools
 import importlib
 import importlib.util
 import json
+import os
 import textwrap
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -203,6 +204,10 @@ def read(workdir: epath.Path, plugins: tuple[str, ...] | None = None) -> Config 
   Raises:
     InputError: if the workdir is not a folder, or its `config.json` cannot be read by this version.
   """
+  if os.path.islink(workdir) and not workdir.exists():
+    raise errors.InputError(
+      f"--workdir={workdir}: a link to {os.readlink(workdir)}, which is not there; make that folder, or mend the link"
+    )
   if workdir.exists() and not workdir.is_dir():
     raise errors.InputError(f"--workdir={workdir} is not a folder; choose another")
   path = workdir / "config.json"

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lcgen import config
+from lcgen.api import classes
 from lcgen.api.run import Run
 from lcgen.classifiers import arms
 from lcgen.cli import make_dirty_mnist, preflight
@@ -57,7 +58,7 @@ def through_tfds(labels, folder):
 
 def through_a_loaded_run(labels, folder):
   del folder
-  return Run._labels(SimpleNamespace(class_names=("a", "b")), labels)
+  return classes.indices(labels, ("a", "b"))
 
 
 WAYS = (
@@ -179,7 +180,7 @@ def test_numbers_of_an_arm(arm):
 )
 def test_images_of_a_loaded_run(images, words):
   facts = dataclasses.make_dataclass("Facts", ["shape"])((4, 4, 1))
-  run = SimpleNamespace(_context=SimpleNamespace(facts=facts, prepare=lambda batch: batch))
+  run = SimpleNamespace(_context=SimpleNamespace(facts=facts, prepare=lambda batch: batch), _shaped=np.asarray)
   with pytest.raises(ValueError, match=words):
     Run._prepared(run, images)
   assert Run._prepared(run, PICTURES).dtype == np.uint8

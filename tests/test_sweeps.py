@@ -70,9 +70,9 @@ def test_the_command_line_wins(path):
   [
     (-1, "has 5 points"),
     (5, "has 5 points"),
-    (1, r"'vae\.latents', which the config does not have"),
+    (1, r"config\.vae\.latents, which the config does not have; the nearest is vae\.latent_dim"),
     (2, r"config\.vae\.epochs='three'"),
-    (3, "'vae', which the config does not have"),
+    (3, r"config\.vae, which the config does not have"),
     (4, "has 3 there, not a dict"),
   ],
 )

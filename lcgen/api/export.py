@@ -69,7 +69,7 @@ def write(workdir: epath.Path) -> None:
     "groups": {group: _WORDS[group] for group in dict.fromkeys(name.partition("/")[0] for name in trained)},
   }
   # There is only one key, because safetensors writes several in a changing order.
-  metadata = {"lcgen": json.dumps(about | {"sha256": _digest(about, arrays)})}
+  metadata = {"lcgen": json.dumps(about | {"sha256": _digest(about, arrays)}, allow_nan=False)}
   files.write_bytes(workdir / NAME, safetensors_numpy.save(arrays, metadata))
   if jax.process_index() == 0:
     print(f"{len(arrays)} arrays of {', '.join(trained)}: {workdir / NAME}")
@@ -179,7 +179,7 @@ def _by_path(name: str, tree: Any) -> dict[str, Any]:
 
 def _digest(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
   """Computes a digest of the metadata and of every array's name, type, shape and values."""
-  digest = hashlib.sha256(json.dumps(about).encode())
+  digest = hashlib.sha256(json.dumps(about, allow_nan=False).encode())
   for name, array in sorted(arrays.items()):
     digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
     digest.update(np.ascontiguousarray(array))

@@ -18,7 +18,7 @@ from lcgen.constraints import algebra, learning, rule_spec, samplers
 from lcgen.constraints.algebra import Constraint, Learnt
 from lcgen.constraints.mixture import Mixture
 from lcgen.constraints.settings import ConstraintSettings
-from lcgen.data import checks, ranges
+from lcgen.data import checks, pictures, ranges, sources
 from lcgen.generator import statistics
 from lcgen.generator.frozen import Frozen, decode
 from lcgen.runtime import fields, registry
@@ -52,7 +52,7 @@ class Stored(Protocol):
 class Run:
   """The networks of one run, for all seeds; each network is read when it is first needed.
 
-  Images go in as uint8 or as floats in [0, 1], `[N, H, W, C]`, and are resized to the networks' size. They come out as
+  Images go in as uint8 or as floats in [0, 1], `[N, H, W, C]`, and are fitted to the networks' size. They come out as
   floats in [0, 1]. `replica` picks one of the seeds by its place, counted from 0. A constraint holds the networks of
   all seeds. Constraints compose: `run.label(3) & ~thick`.
 
@@ -344,12 +344,16 @@ class Run:
       raise ValueError(f"images of shape {images.shape}: must be [N, H, W, {colours}], one or more")
     if images.dtype == np.uint8:
       checks.brightness(images, "images")
-      return self._context.prepare({"image": jnp.asarray(images)})["image"]
+      return self._context.prepare({"image": jnp.asarray(self._shaped(images))})["image"]
     if not jnp.issubdtype(images.dtype, jnp.floating):
       raise ValueError(f"images are {images.dtype}: pass uint8, or floats in [0, 1]")
     if not (images.min() >= 0 and images.max() <= 1):
       raise ValueError(f"images from {images.min()} to {images.max()}: floats must be in [0, 1]; else pass uint8")
-    return self._context.prepare({"image": ranges.Unit(jnp.asarray(images))})["image"]
+    return self._context.prepare({"image": ranges.Unit(jnp.asarray(self._shaped(images)))})["image"]
+
+  def _shaped(self, images: np.ndarray) -> np.ndarray:
+    height, width, _ = self.image_shape
+    return pictures.to_shape(np.asarray(images), height, width, sources.look(self._stored.config.data))
 
   def _pick(self, tree: Any, replica: int) -> Any:
     if not 0 <= replica < self.replicas:

@@ -14,9 +14,11 @@ class Samples:
     latents: `[N, L]`.
     start: the draw from the prior or the encoding that each latent came from, `[N, L]`.
     labels: labels that were asked for, int32 `[N]`; -1 if the wish was no label.
-    energy: energy of the constraint, nats, `[N]`.
+    energy: energy of the constraint, nats, `[N]`: -log D of one critic. Those of unions can be below 0.
     critics: logit of each critic in the constraint, `[N, critics]`.
-    accepted: whether the critics accept that the constraint holds, bool `[N]`.
+    accepted: whether the critics accept that the constraint holds, bool `[N]`: D > 1/2, and the class has a probability
+      of at least 0.95 among all classes of its critic; `&` and `|` join these. Neither a constraint nor its negation
+      accepts latents of which the critic is uncertain.
     moved: root mean square over latents between start and latents, `[N]`; two draws from the prior are 1.41 apart.
     verdict: the judge's label, int32 `[N]`.
     confidence: the judge's probability of that label, `[N]`.

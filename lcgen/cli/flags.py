@@ -73,6 +73,7 @@ class Flags:
   def __init__(self, usage: str, default: pathlib.Path):
     self._usage, self._default, self._from_file = usage, default, False
     self._without = False
+    _with_flag_files(sys.argv)  # the next line reads these files too, and lets their errors through
     self._config = config_flags.DEFINE_config_file(
       "config", None, f"Config file; a variant follows a colon; default: {default.name}."
     )
@@ -92,6 +93,7 @@ class Flags:
 
     Prints the help and exits if a flag asks for it. Exits with a message if a flag is wrong.
     """
+    argv = _with_flag_files(argv)
     try:
       config.load_plugins(_plugins(argv))  # before the config file, whose sections come from them
       given = dict(_given(argv))
@@ -169,6 +171,14 @@ def refuse(reason: str) -> NoReturn:
   """Prints a message and exits with the code of wrong input."""
   print(f"run.py: {reason}", file=sys.stderr)
   sys.exit(2)
+
+
+def _with_flag_files(argv: Sequence[str]) -> list[str]:
+  """Puts the flags that stand in a file in the place of `--flagfile=FILE`; those of the config are flags as others."""
+  try:
+    return [*argv[:1], *flags.FLAGS.read_flags_from_files(list(argv[1:]))]
+  except (flags.Error, UnicodeDecodeError) as error:
+    return refuse(f"--flagfile: {str(error).removeprefix('ERROR:: ')}; name a file with one flag a line")
 
 
 def _given(argv: Sequence[str]) -> Iterator[tuple[str, str]]:

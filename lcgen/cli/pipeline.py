@@ -179,13 +179,15 @@ class Pipeline:
 
   def _sample_scorer(self, frozen: Frozen, judge: Any) -> sample_scores.SampleScorer:
     model = judge_phase.network(self._context, self._config.evaluate.judge)
-    judged = sample_scores.Judged(model, judge, self._data.test, self._data.train)
+    data = self._data
+    judged = sample_scores.Judged(model, judge, data.test, data.train, data.validation)
     return sample_scores.SampleScorer(self._context, self._local_mesh, frozen, judged)
 
   def _write_samples(self, frozen: Frozen, of_conditions: Callable[[jax.Array], algebra.Drawable]) -> None:
     """Writes images of the first seed to `samples.npz`, for the figures."""
     context, test, across = self._context, self._data.test, gallery.ACROSS
-    classes = jnp.eye(context.classes)
+    shown = gallery.shown_classes(context.classes)
+    classes = jnp.eye(context.classes)[shown]
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
     frozen = first(frozen)
     by_label = first(of_conditions(jnp.repeat(classes, across, axis=0)))
@@ -193,14 +195,14 @@ class Pipeline:
     images = gallery.reconstructions(context, frozen, test)
     images |= gallery.samples(context, self._ways, frozen, by_label, len(classes) * across)
     images |= gallery.edits(context, frozen, every_edit, test, self._config.edit)
-    files.write_arrays(self._workdir / "samples.npz", images)
+    files.write_arrays(self._workdir / "samples.npz", images | {"shown_classes": shown})
 
   def _learn(self, learner: learning.Learner, frozen: Frozen, stage: str) -> None:
     """Learns realism or a rule in place of labels, and writes the scores of its samples to `rules/`.
 
     As in `_evaluate`, every process scores on its own devices.
     """
-    text, real, context = self._config.constraint, None, self._context
+    text, like, context = self._config.constraint, None, self._context
     if text == "realism":
       constraint = learner.constraint(learner.realism(), jnp.ones(1), "realism")
       about, verdicts = {"name": text, "bound": "", "value": None}, sample_scores.looks_like_a_class
@@ -212,12 +214,12 @@ class Pipeline:
     if stage == "actor_critic":
       return
     if text != "realism":
-      test = context.prepare({"image": jnp.asarray(self._data.test.images)})["image"]
-      real = learnt.holds(ranges.from_model(test))
+      prepared = lambda images: context.prepare({"image": jnp.asarray(images)})["image"]
+      like = lambda images: learnt.holds(ranges.from_model(prepared(images)))
     constraint = algebra.Drawable(constraint, self._mixture(frozen))
     frozen, constraint, judge = parallel.local((frozen, constraint, self._judge()), self._local_mesh)
     count = self._config.evaluate.samples_per_class
-    scored = self._sample_scorer(frozen, judge).all_samplers(self._ways, [constraint], verdicts, count, real)
+    scored = self._sample_scorer(frozen, judge).all_samplers(self._ways, [constraint], verdicts, count, like)
     found = results.RuleResults(**about, seeds=list(context.seeds), samples=scored, metrics=metrics.about())
     first = functools.partial(jax.tree.map, lambda leaf: leaf[0])
     directory = self._workdir / "rules" / learning.plain(found.name)

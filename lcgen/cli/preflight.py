@@ -1,7 +1,9 @@
 """Checks config, data and workdir before training starts, so that a bad run fails at once and writes nothing."""
 
 import contextlib
+import errno
 import fcntl
+import logging
 from collections.abc import Iterator
 
 import jax
@@ -19,6 +21,9 @@ from lcgen.runtime import errors, fields, memory, parallel
 from lcgen.studies import inspection
 from lcgen.training.context import Context
 
+_log = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)  # of file systems without locks
 _GAME, _CLASSIFIER = "actor_critic", "classifier"  # stages, and folders of their checkpoints
 _NEEDS = {  # stages that a stage builds on; realism and rules need the generator alone
   _GAME: (),
@@ -33,9 +38,10 @@ def check_workdir(config: configs.Config, workdir: epath.Path, stage: str) -> co
   """Checks that the stage can run in the workdir; returns the config that it was made with, None for a new one.
 
   Raises:
-    InputError: if the workdir belongs to another config or lacks what the stage builds on, if the rule does not exist,
-      or if the stage needs labels and the config learns another constraint.
+    InputError: if the workdir belongs to another config or lacks what the stage builds on, if it lies among the images,
+      if the rule does not exist, or if the stage needs labels and the config learns another constraint.
   """
+  _check_apart(config, workdir)
   known = configs.read(workdir, config.plugins)
   if known is not None and (differing := configs.differences(known, config)):
     raise errors.InputError(
@@ -53,6 +59,18 @@ def check_workdir(config: configs.Config, workdir: epath.Path, stage: str) -> co
       if not (workdir / "checkpoints" / folder).exists():
         raise errors.InputError(f"--stage={stage}: {name} is not trained in {workdir}; run --stage={name} first")
   return known
+
+
+def _check_apart(config: configs.Config, workdir: epath.Path) -> None:
+  """Checks that the workdir is not among the images, where the next command would take its folders for classes."""
+  if config.data.source != "folder" or not config.data.path or "://" in config.data.path + str(workdir):
+    return
+  images = epath.Path(config.data.path).expanduser().resolve()
+  if images in (own := workdir.resolve(), *own.parents):
+    raise errors.InputError(
+      f"--workdir={workdir}: lies in config.data.path={config.data.path}, whose folders are read as classes; choose a "
+      "--workdir elsewhere"
+    )
 
 
 @contextlib.contextmanager
@@ -77,6 +95,10 @@ def _locked(workdir: epath.Path, held: contextlib.ExitStack) -> bool:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     return False
+  except OSError as error:
+    if error.errno not in _NO_LOCKS:
+      raise
+    _log.warning("--workdir=%s: its file system has no locks, so see that no other run is in it", workdir)
   return True
 
 

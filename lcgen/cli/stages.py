@@ -14,7 +14,7 @@ from lcgen.reporting import expectations, report
 from lcgen.runtime import cluster, compilation_cache, environment, errors, files, results
 from lcgen.runtime.interruption import Interruption
 from lcgen.studies import benchmark, inspection
-from lcgen.training import identity
+from lcgen.training import checkpoint, identity
 from lcgen.training.context import Context
 
 _log = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ def _train(
   interruption: Interruption | None,
 ) -> None:
   """Runs a stage that trains; `known` is the config that the workdir was made with."""
+  checkpoint.check_place(workdir)
   data = preflight.load_data(config, stage)
   digests = identity.check(workdir, data)
   context = build.context(config, data.facts)

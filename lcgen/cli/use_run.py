@@ -11,7 +11,7 @@ from lcgen.api import run as runs
 from lcgen.api import workdir as workdirs
 from lcgen.constraints import learning, samplers
 from lcgen.constraints.algebra import Constraint
-from lcgen.data import own_images, pictures, ranges, sources
+from lcgen.data import own_images, picking, pictures, ranges, sources
 from lcgen.reporting import figures
 from lcgen.runtime import errors, fields, files, registry
 from lcgen.training import identity
@@ -105,11 +105,12 @@ def _wishes(trained: runs.Run, config: configs.Config, labels: str) -> tuple[Wis
 
 
 def _images(trained: runs.Run, config: configs.Config, workdir: epath.Path, count: int) -> np.ndarray:
-  """Reads stored images: the first of the config's file, or test images of each class in turn."""
+  """Reads stored images: some of the config's file, evenly spread over it, or test images of each class in turn."""
   path = config.edit.images
   if path:
     look, (height, width, _) = sources.look(config.data), trained.image_shape
-    images = pictures.to_shape(own_images.read_images(path, look)[:count], height, width, look)
+    images = own_images.read_images(path, look)
+    images = pictures.to_shape(images[picking.pick(np.zeros(len(images)), count)], height, width, look)
     if images.shape[3] != trained.image_shape[2]:
       shape = f"images are {list(images.shape)} and the networks' have {trained.image_shape[2]} colours"
       raise errors.InputError(f"edit.images={path}: {shape}; convert them")

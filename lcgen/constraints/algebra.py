@@ -4,10 +4,19 @@ Labels, realism and rules are learnt alike (`lcgen.constraints.learning`); they 
 Constraints compose, `a & b`, `a | b`, `~a`, `2.0 * a`, into constraints that every sampler takes. They are pytrees:
 jitted functions take them as arguments, and compile once for each structure with its weights.
 
-Energies add up as logarithms of probabilities do (products of experts; Du et al. 2020, Nie et al. 2021):
-E(a & b) = E(a) + E(b), E(a | b) = -log(exp(-E(a)) + exp(-E(b))). A negation stays among real latents: it is the union
-of the other classes, so that "not a 3" is another digit and not noise. A critic with one class, as for realism, has no
-others; there a negation reverses the logit.
+The energy of one critic is -log D, of a probability. Composed energies are those of products and sums of D (products of
+experts; Du et al. 2020, Nie et al. 2021): E(a & b) = E(a) + E(b), E(a | b) = -log(exp(-E(a)) + exp(-E(b))). The sum of
+n values of D lies between 0 and n and is no probability: the energy of a union goes down to -log n, below 0, where all
+its parts hold. Only differences of an energy between latents count, and samplers use nothing else.
+
+A negation stays among real latents: it is the union of the other classes, so that "not a 3" is another digit and not
+noise. A critic with one class, as for realism, has no others; there a negation reverses the logit.
+
+`holds`, which samples show as `accepted`, is a decision of its own, no threshold on the energy. A constraint of one
+critic holds if D > 1/2 and its class is `CERTAIN` among all classes of the critic; `&` and `|` join these decisions.
+So `~a` holds for latents that are certain to be of another class. It is not the complement of `a`: never do both hold,
+and for latents of which the critic is uncertain, or which look like no class, neither does. Only realism, which has no
+other class, and its negation are complements.
 """
 
 import functools
@@ -32,11 +41,11 @@ class Constraint:
   mixture = None
 
   def energy(self, latents: jax.Array) -> jax.Array:
-    """Computes the energy, `[B]`, which is low if the constraint holds: -log D for one critic."""
+    """Computes the energy, `[B]`, which is low if the constraint holds: -log D for one critic, below 0 for unions."""
     raise NotImplementedError
 
   def holds(self, latents: jax.Array) -> jax.Array:
-    """Tells whether the critics accept the latents, bool `[B]`."""
+    """Tells whether the critics accept the latents, bool `[B]`; if they are uncertain, neither `a` nor `~a` holds."""
     raise NotImplementedError
 
   def logits(self, latents: jax.Array) -> jax.Array:
@@ -184,7 +193,10 @@ class All(_Several):
 
 @struct.dataclass
 class Any(_Several):
-  """Holds if any part holds. For each latent the actor of the part with the least energy proposes."""
+  """Holds if any part holds. For each latent the actor of the part with the least energy proposes.
+
+  The energy of n parts is at most that of each, and at most log n below the least: where all hold it is below 0.
+  """
 
   def energy(self, latents: jax.Array) -> jax.Array:
     return -jax.nn.logsumexp(-self._energies(latents), axis=0)

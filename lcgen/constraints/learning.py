@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import struct
 
 from lcgen.constraints import algebra, draws, energy_phase, game_phase, rule_spec, samplers
@@ -88,6 +89,14 @@ def plain(name: str) -> str:
   return re.sub(r"[^\w.]+", "-", name)
 
 
+def _facts(record: epath.Path) -> dict[str, Any] | None:
+  """Reads the facts of a learnt rule; None if there are none, or a copy was cut short: they can be found again."""
+  try:
+    return json.loads(record.read_text())
+  except (FileNotFoundError, ValueError):
+    return None
+
+
 class Learner:
   """Learns constraints, or restores learnt ones.
 
@@ -135,9 +144,8 @@ class Learner:
     source = draws.rule(self._context, settings.rule, f"{plain(rule.name)}-{digest}")
     trainer = trainer or self._trainer
     record = trainer.directory(source.name) / "rule.json"
-    if record.exists():
-      facts, drawn = json.loads(record.read_text()), None
-    else:
+    facts, drawn = _facts(record), None
+    if facts is None:
       drawn, facts = self._exemplars(rule, source.epoch_size)
     _log.info(
       "rule %s: holds for %.1f %% of the prior's samples, %.1f %% of the realistic ones",

@@ -20,6 +20,7 @@ from lcgen.constraints.settings import SAMPLERS, EditSettings
 from lcgen.models import losses
 from lcgen.runtime import errors
 from lcgen.runtime.registry import Registry
+from lcgen.runtime.results import PRIOR, REAL, RECONSTRUCTED
 
 
 class Moved(NamedTuple):
@@ -49,7 +50,12 @@ def register(
     settings: a frozen dataclass, passed to the sampler; `lcgen.runtime.fields` declares its fields.
     redraws: whether the sampler takes the keyword `prior`.
     of_mixture: whether the sampler needs `constraint.mixture`.
+
+  Raises:
+    InputError: if the name belongs to another row of the samples' scores.
   """
+  if name in (PRIOR, REAL, RECONSTRUCTED):
+    raise errors.InputError(f"sampler {name!r}: a row of the samples' scores has this name; choose another name")
   if name not in SAMPLERS:
     SAMPLERS.add(name, settings)
 

@@ -224,7 +224,9 @@ class SampleSettings:
 class EditSettings:
   """Edits of images: the stage `edit`, and edits everywhere."""
 
-  images: str = field("", text, "An .npz file with uint8 images, or an image file; empty: images of the test set.")
+  images: str = field(
+    "", text, "An .npz file, an image file or a folder, whose images are picked evenly; empty: test images."
+  )
   count: int = field(10, at_least(1), "Images to edit.")
   labels: str = field("", text, "Names of the classes to edit to, such as 3,7; empty: all of them.")
   method: str = field(

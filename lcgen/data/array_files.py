@@ -3,7 +3,7 @@
 import logging
 import zipfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from etils import epath
@@ -19,7 +19,7 @@ _TEST = ("test_",)
 _LEVELS = 255
 _NPY_START = b"\x93NUMPY"
 _ERRORS = (  # RuntimeError: encrypted; NotImplementedError: a compression that zipfile does not know
-  OSError, ValueError, EOFError, AttributeError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error,
+  OSError, ValueError, EOFError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -90,11 +90,20 @@ def _arrays(file: epath.Path) -> dict[str, np.ndarray]:
         size, free = sum(member.file_size for member in content.zip.infolist()), memory.available_memory()
         if free is not None and size > free:
           raise errors.InputError(f"{file}: {size:,} bytes unpacked, and {free:,} are free; make it smaller")
-        return {name: content[name] for name in content.files}
+        return _read(content, size)
   except errors.InputError:
     raise
   except _ERRORS as error:
     raise errors.InputError(f"{file}: not an .npz that can be read ({error})") from error
+
+
+def _read(content: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
+  """Reads all arrays; a header that claims more than the `size` bytes of the file is an error of the file."""
+  try:
+    return dict(content)
+  except MemoryError as error:
+    np.empty(size, np.uint8)  # fails as well where the memory is too small
+    raise ValueError(str(error)) from error
 
 
 def _images(file: epath.Path, arrays: dict[str, np.ndarray], name: str) -> np.ndarray:

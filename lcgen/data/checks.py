@@ -1,6 +1,7 @@
 """Checks of labelled images that every source passes: types, ranges and meaning of pixels, labels and class names."""
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,12 +77,14 @@ def without_gaps(labels: np.ndarray, what: str) -> int:
 
 
 def names(class_names: Sequence[str], what: str) -> tuple[str, ...]:
-  """Returns class names, after it has checked that each can be told from the others.
+  """Returns class names in Unicode's composed form, after it has checked that each can be told from the others.
+
+  File names from a Mac have letters such as é in two characters, which look like the one that keyboards give.
 
   Raises:
     InputError: if there are fewer than two, or one is no text, empty, padded with spaces, unprintable, or there twice.
   """
-  found = tuple(class_names)
+  found = tuple(composed(name) if isinstance(name, str) else name for name in class_names)
   if len(found) < 2:
     raise errors.InputError(
       f"{what}: has {len(found)} class{'es' * (len(found) != 1)}, and a classifier needs two or more"
@@ -96,6 +99,11 @@ def names(class_names: Sequence[str], what: str) -> tuple[str, ...]:
         f"{what}: classes {found.index(name)} and {place} are both called {name}; name them apart"
       )
   return found
+
+
+def composed(name: str) -> str:
+  """Returns a name in Unicode's composed form, in which names that look alike are alike."""
+  return unicodedata.normalize("NFC", name)
 
 
 def every_class(labels: np.ndarray, class_names: Sequence[str], what: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from etils import epath
 
-from lcgen.data import array_files, pictures
+from lcgen.data import array_files, checks, pictures
 from lcgen.data.dataset import Split, Stored
 from lcgen.runtime import errors, places
 
@@ -36,16 +36,17 @@ def read_folder(path: str, look: pictures.Look) -> Stored:
   if not path or not root.is_dir():
     raise errors.InputError(f"{given}: not a folder; name one that has a folder of images for each class")
   parts = _parts(given, root)
-  class_names = _folders(parts["train"])
+  class_names = tuple(_classes(parts["train"]))
   if len(class_names) < 2:
     raise errors.InputError(
       f"{given}: {parts['train']} has {len(class_names)} folders of images, and classes are at least two"
     )
   listed = {}
   for part, folder in parts.items():
-    if unknown := sorted(set(_folders(folder)) - set(class_names)):
-      raise errors.InputError(f"{given}: {folder / unknown[0]} is a class that {parts['train']} does not have")
-    listed[part] = _files(folder, class_names)
+    classes = _classes(folder)
+    if unknown := sorted(set(classes) - set(class_names)):
+      raise errors.InputError(f"{given}: {classes[unknown[0]]} is a class that {parts['train']} does not have")
+    listed[part] = _files([classes.get(name, folder / name) for name in class_names])
   images = pictures.read([file for files, _ in listed.values() for file in files], look)
   splits, start = {}, 0
   for part, (files, labels) in listed.items():
@@ -149,13 +150,30 @@ def _folders(path: epath.Path) -> tuple[str, ...]:
   return tuple(natural_order(entry.name for entry in entries if entry.is_dir()))
 
 
-def _files(path: epath.Path, class_names: Sequence[str]) -> tuple[list[epath.Path], np.ndarray]:
+def _classes(path: epath.Path) -> dict[str, epath.Path]:
+  """Lists the folders of classes by their names, in natural order.
+
+  Raises:
+    InputError: if two names look alike, because accents are written in one character here and in two there.
+  """
+  found: dict[str, epath.Path] = {}
+  for folder in _folders(path):
+    name = checks.composed(folder)
+    if name in found:
+      raise errors.InputError(
+        f"{path}: has two folders called {name}, with accents written in one character and in two; join them"
+      )
+    found[name] = path / folder
+  return {name: found[name] for name in natural_order(found)}
+
+
+def _files(folders: Sequence[epath.Path]) -> tuple[list[epath.Path], np.ndarray]:
   """Lists the image files of all classes, by name within each class, with their labels, int32 `[N]`."""
   files, labels = [], []
-  for label, name in enumerate(class_names):
-    found = _images(path / name) if (path / name).is_dir() else []
+  for label, folder in enumerate(folders):
+    found = _images(folder) if folder.is_dir() else []
     if not found:
-      raise errors.InputError(f"{path / name}: no image of this class; add some, or remove the class everywhere")
+      raise errors.InputError(f"{folder}: no image of this class; add some, or remove the class everywhere")
     files += found
     labels += [label] * len(found)
   return files, np.array(labels, np.int32)

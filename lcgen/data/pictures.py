@@ -11,7 +11,7 @@ from etils import epath
 from PIL import ExifTags, Image, ImageColor, UnidentifiedImageError
 
 from lcgen.data import ranges
-from lcgen.runtime import errors, parallel
+from lcgen.runtime import errors, memory, parallel
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 PILLOW_ERRORS = (*ranges.PILLOW_ERRORS, Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -69,6 +69,8 @@ def read(files: Sequence[epath.Path], look: Look) -> np.ndarray:
     mode = _mode(headers, look)
     width, height = _size(files, headers, look)
 
+    _check_memory(files, width * height * len(mode))
+
     def read_part(rows: range) -> dict[str, np.ndarray]:
       images = np.empty((len(rows), height, width, len(mode)), np.uint8)
       part = slice(rows.start, rows.stop)
@@ -84,7 +86,7 @@ def to_shape(images: np.ndarray, height: int, width: int, look: Look) -> np.ndar
   """Pads or crops images to the shape of `height` x `width`, without a change of scale; "stretch" leaves them.
 
   Args:
-    images: uint8 `[N, H, W, C]`.
+    images: uint8, or floats in [0, 1], `[N, H, W, C]`.
     height: height that the images are resized to later.
     width: the same for the width.
     look: says how.
@@ -99,8 +101,9 @@ def to_shape(images: np.ndarray, height: int, width: int, look: Look) -> np.ndar
   top, left = abs(new_high - high) // 2, abs(new_wide - wide) // 2
   if look.fit == "crop":
     return images[:, top : top + new_high, left : left + new_wide]
-  canvas = np.empty((len(images), new_high, new_wide, channels), np.uint8)
-  canvas[:] = np.asarray(Image.new("L" if channels == 1 else "RGB", (1, 1), look.background)).reshape(channels)
+  colour = np.asarray(Image.new("L" if channels == 1 else "RGB", (1, 1), look.background)).reshape(channels)
+  canvas = np.empty((len(images), new_high, new_wide, channels), images.dtype)
+  canvas[:] = colour if images.dtype == np.uint8 else colour / 255
   canvas[:, top : top + high, left : left + wide] = images
   return canvas
 
@@ -158,6 +161,16 @@ def _size(files: Sequence[epath.Path], headers: Sequence[_Header], look: Look) -
     side, words = look.side, _in_words(look)
     _log.info("%d of %d images are not square and are made %dx%d: %s", changed, len(files), side, side, words)
   return look.side, look.side
+
+
+def _check_memory(files: Sequence[epath.Path], size: int) -> None:
+  """Raises an InputError if all images, of `size` bytes each, do not fit the free memory: Linux would kill the run."""
+  needed, free = len(files) * size, memory.available_memory()
+  if free is not None and needed > free:
+    raise errors.InputError(
+      f"{files[0].parent}: with the others {len(files)} images, which take {needed:,} bytes, and {free:,} are free; "
+      "make the images smaller, or leave some out"
+    )
 
 
 def _pixels(file: epath.Path, header: _Header, mode: str, size: tuple[int, int], look: Look) -> np.ndarray:

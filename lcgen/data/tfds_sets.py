@@ -20,7 +20,7 @@ import numpy as np
 from etils import epath
 
 from lcgen.data import checks, ranges
-from lcgen.runtime import errors, parallel, places
+from lcgen.runtime import errors, files, parallel, places
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def home(directory: str) -> epath.Path:
 def find(name: str, directory: str) -> epath.Path | None:
   """Returns the folder of the newest prepared version of a set, or None."""
   folder = home(directory) / name
-  found = folder.glob("*/dataset_info.json") if folder.is_dir() else ()
+  found = files.matching(folder, "*/dataset_info.json") if folder.is_dir() else ()
   versions = [path.parent for path in found if re.fullmatch(r"\d+\.\d+\.\d+", path.parent.name)]
   return max(versions, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
 
@@ -98,8 +98,8 @@ def _obstacle(name: str, directory: str) -> str:
     return "TFDS takes TensorFlow to prepare it, which is not installed"
   addresses = list(_addresses(builder, home(directory) / "downloads"))
   if reason := _unreachable(addresses):
-    files = ", ".join(address.rpartition("/")[2] for address in addresses)
-    return f"{reason} ({files} may also be put into {home(directory) / 'downloads' / 'manual'})"
+    names = ", ".join(address.rpartition("/")[2] for address in addresses)
+    return f"{reason} ({names} may also be put into {home(directory) / 'downloads' / 'manual'})"
   return ""
 
 
@@ -122,9 +122,9 @@ def _addresses(builder: type, downloads: epath.Path) -> Iterator[str]:
   """Yields the addresses of the builder's files that are neither downloaded yet nor in `downloads/manual`."""
   import tensorflow_datasets as tfds
 
-  files = {url: info.checksum for url, info in (builder.url_infos or {}).items()}
-  files |= dict.fromkeys(getattr(builder, "md5s", ()))  # only our own builders have them
-  for url, checksum in files.items():
+  checksums = {url: info.checksum for url, info in (builder.url_infos or {}).items()}
+  checksums |= dict.fromkeys(getattr(builder, "md5s", ()))  # only our own builders have them
+  for url, checksum in checksums.items():
     kept = downloads / builder.name / tfds.download.resource.get_dl_fname(url, checksum)
     if not kept.exists() and not (downloads / "manual" / url.rpartition("/")[2]).exists():
       yield url
@@ -190,12 +190,12 @@ def _alone(downloads: epath.Path, base: str) -> Iterator[None]:
         f"../{base}/incomplete.*",
         f"../{base}/*/incomplete.*",
       ):
-        for unfinished in downloads.glob(pattern):
+        for unfinished in files.matching(downloads, pattern):
           if unfinished.is_dir():
             unfinished.rmtree()
           else:
             unfinished.unlink()
-      for folder in (*downloads.parent.glob(f"{base}/*"), downloads.parent / base):
+      for folder in (*files.matching(downloads.parent, f"{base}/*"), downloads.parent / base):
         if folder.is_dir() and not any(folder.iterdir()):
           folder.rmdir()
 

@@ -1,5 +1,5 @@
 """Scores of classifiers, samples and edits.
 
-Start with `classifier_scores.Scorer`, `sample_scores.SampleScorer`, `metrics.register` (adds a metric) and
-`robustness.summarize`.
+Start with `classifier_scores.Scorer`, `sample_scores.SampleScorer`, `metrics.register` (adds a metric),
+`distances` (of features) and `robustness.summarize`.
 """

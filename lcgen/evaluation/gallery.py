@@ -11,19 +11,25 @@ import numpy as np
 from lcgen.constraints import samplers
 from lcgen.constraints.algebra import Constraint
 from lcgen.constraints.settings import EditSettings
-from lcgen.data import ranges, sources
+from lcgen.data import picking, ranges, sources
 from lcgen.generator.frozen import Frozen, decode
 from lcgen.training.context import Context
 
 ACROSS = 10  # images in a row
+MOST_CLASSES = 20  # in the figures: edits are drawn from each to each
+
+
+def shown_classes(classes: int) -> np.ndarray:
+  """Picks the classes that the figures show, int `[K]`: all, or an even pick where there are many."""
+  return np.unique(np.linspace(0, classes - 1, min(classes, MOST_CLASSES)).round().astype(int))
 
 
 def reconstructions(context: Context, frozen: Frozen, test: sources.Split) -> dict[str, np.ndarray]:
   """Reconstructs two rows of test images: `originals` and `reconstructions`, `[20, H, W, C]`.
 
-  The images are spread over the set, because it may be sorted by class.
+  The images are of all classes; they repeat where there are fewer.
   """
-  rows = np.linspace(0, len(test) - 1, 2 * ACROSS).astype(int)
+  rows = np.sort(np.resize(picking.pick(test.labels, 2 * ACROSS), 2 * ACROSS))
   originals, latents = _encode(context, frozen, test.images[rows])
   decoded = decode(latents, frozen, generator=context.generator)
   return _as_uint8({"originals": ranges.from_model(originals), "reconstructions": decoded})
@@ -49,7 +55,7 @@ def samples(
 def edits(
   context: Context, frozen: Frozen, conditions: Constraint, test: sources.Split, settings: EditSettings
 ) -> dict[str, np.ndarray]:
-  """Edits one test image of each class to every class, and reconstructs it.
+  """Edits one test image of each of the K shown classes to each of them, and reconstructs it.
 
   Args:
     context: the run's context.
@@ -61,8 +67,9 @@ def edits(
   Returns:
     `edit_originals`, `edit_reconstructions` `[K, H, W, C]` and `edits` `[K * K, H, W, C]`.
   """
-  classes = context.classes
-  firsts = [int(np.argmax(test.labels == label)) for label in range(classes)]  # image 0 stands for an absent class
+  shown = shown_classes(context.classes)
+  classes = len(shown)
+  firsts = [int(np.argmax(test.labels == label)) for label in shown]  # image 0 stands for an absent class
   originals, latents = _encode(context, frozen, test.images[firsts])
 
   @jax.jit

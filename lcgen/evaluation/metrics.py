@@ -1,12 +1,10 @@
 """Scores of classifiers and of samples.
 
-Samples are compared with real images by the features of a judge network. Rows that a mask excludes never count,
-whatever their values, NaN included.
+Samples are compared with real images by the features of a judge network, see `lcgen.evaluation.distances`.
 """
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 
+from lcgen.evaluation import distances
 from lcgen.runtime import errors
 from lcgen.runtime.registry import Registry
 
@@ -41,6 +39,7 @@ class Metric:
     digits: decimal places in the tables.
     of: `FEATURES` (of samples) or `LOGITS` (of classifiers).
     shown: whether tables show it; results always contain it.
+    undefined: why its value can be no number, which results say beside it.
   """
 
   function: Callable[..., Any]
@@ -49,18 +48,26 @@ class Metric:
   digits: int = 2
   of: str = FEATURES
   shown: bool = True
+  undefined: str = "its function returned no finite number"
 
 
 METRICS: Registry[Metric] = Registry("metric")
 
 
 def register(
-  title: str, scale: float = 1.0, digits: int = 2, *, of: str = FEATURES, shown: bool = True
+  title: str,
+  scale: float = 1.0,
+  digits: int = 2,
+  *,
+  of: str = FEATURES,
+  shown: bool = True,
+  undefined: str = Metric.undefined,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
   """Returns a decorator that registers a metric under the name of its function.
 
   A metric of features is `(sets: FeatureSets) -> float`. A metric of logits is `(logits [B, K], labels [B]) -> [B]`.
-  It runs jitted, and its mean over the images of each test set is the score.
+  It runs jitted, and its mean over the images of each test set is the score. A score that is not defined, such as 0/0,
+  is NaN: results hold null in its place, with the reason `undefined`.
 
   Raises:
     InputError: if the name belongs to another score.
@@ -72,7 +79,7 @@ def register(
     name = function.__name__.lstrip("_")
     if name in _OTHER_SCORES[of]:
       raise errors.InputError(f"metric {name!r}: there is one of this name already; choose another name")
-    METRICS.add(name, Metric(function, title, scale, digits, of, shown))
+    METRICS.add(name, Metric(function, title, scale, digits, of, shown, undefined))
     return function
 
   return decorate
@@ -84,8 +91,8 @@ def registered(of: str) -> dict[str, Metric]:
 
 
 def about() -> dict[str, dict[str, Any]]:
-  """Gives the descriptions of all metrics for the results: title, scale, digits, `of` and `shown`."""
-  fields = ("title", "scale", "digits", "of", "shown")
+  """Gives the descriptions of all metrics for the results: title, scale, digits, `of`, `shown`, `undefined`."""
+  fields = ("title", "scale", "digits", "of", "shown", "undefined")
   return {name: {field: getattr(metric, field) for field in fields} for name, metric in METRICS.items()}
 
 
@@ -127,197 +134,6 @@ def calibration_error(gaps: np.ndarray) -> np.ndarray:
   return np.abs(gaps).sum(axis=-1)
 
 
-def within_class_spread(
-  features: jax.Array, labels: jax.Array, classes: int, mask: jax.Array | None = None
-) -> jax.Array:
-  """Computes the root mean square distance of features to the mean of their class; `[N, D]`, `[N]`, `[N]` -> scalar.
-
-  Every example has the same weight. Class means are those of the given examples.
-  """
-  mask = jnp.ones(len(features), bool) if mask is None else mask
-  features = _zero_where_masked(features, mask)
-  one_hot = jax.nn.one_hot(labels, classes) * mask[:, None]  # [N, K]
-  means = (one_hot.T @ features) / jnp.maximum(one_hot.sum(axis=0)[:, None], 1)  # [K, D]
-  return jnp.sqrt(jnp.square(features - means[labels]).sum(axis=-1).mean(where=mask))
-
-
-@struct.dataclass
-class Moments:
-  """Moments of a feature set, or of a part of it, for the Fréchet distance.
-
-  Attributes:
-    count: number of rows.
-    mean: `[D]`, zeros if there are no rows.
-    scatter: sum over rows of the outer products of their differences to the mean, `[D, D]`.
-  """
-
-  count: jax.Array
-  mean: jax.Array
-  scatter: jax.Array
-
-  def merge(self, other: "Moments") -> "Moments":
-    """Computes the moments of both sets together (Chan et al. 1983); either may be empty."""
-    count = self.count + other.count
-    share = other.count / jnp.maximum(count, 1)
-    difference = other.mean - self.mean
-    return Moments(
-      count=count,
-      mean=self.mean + share * difference,
-      scatter=self.scatter + other.scatter + self.count * share * jnp.outer(difference, difference),
-    )
-
-
-@jax.jit
-def moments(features: jax.Array, mask: jax.Array) -> Moments:
-  """Computes the moments of the unmasked rows; `[N, D]`, `[N]`."""
-  count = mask.sum()
-  mean = _zero_where_masked(features, mask).sum(axis=0) / jnp.maximum(count, 1)
-  centred = _zero_where_masked(features - mean[None, :], mask)
-  return Moments(count, mean, jnp.matmul(centred.T, centred, precision="highest"))
-
-
-def frechet_distance(a: Moments, b: Moments) -> float:
-  """Computes the squared Fréchet distance of two Gaussians, at least 0.
-
-  With Inception as the judge this is the FID of Heusel et al. (2017).
-  |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) with covariances over n - 1, in float64 on the host. The trace of
-  the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), even for singular covariances.
-
-  Returns:
-    The distance; nan if a set has fewer than two rows or moments that are not finite.
-  """
-  counts = int(a.count), int(b.count)
-  means, scatters = (np.asarray(pair, np.float64) for pair in ((a.mean, b.mean), (a.scatter, b.scatter)))
-  if min(counts) < 2 or not (np.isfinite(means).all() and np.isfinite(scatters).all()):
-    return math.nan
-  first, second = (scatter / (count - 1) for scatter, count in zip(scatters, counts, strict=True))
-  values, vectors = np.linalg.eigh(first)
-  half = vectors * np.sqrt(values.clip(min=0))  # half half^T = C_a
-  shared = np.sqrt(np.linalg.eigvalsh(half.T @ second @ half).clip(min=0)).sum()
-  return max(0.0, float(np.square(means[0] - means[1]).sum() + np.trace(first + second) - 2 * shared))
-
-
-@functools.partial(jax.jit, static_argnames="block")
-def kernel_distance(a: jax.Array, b: jax.Array, a_mask: jax.Array, b_mask: jax.Array, block: int = 128) -> jax.Array:
-  """Computes the unbiased squared MMD with kernel (x.y / D + 1)^3, KID of Bińkowski et al. (2018); can be negative.
-
-  Args:
-    a: `[N, D]`.
-    b: `[M, D]`.
-    a_mask: `[N]`.
-    b_mask: `[M]`.
-    block: number of rows whose kernels with a whole set are held at once.
-
-  Returns:
-    Scalar; nan if a set has fewer than two rows.
-  """
-  a, b = _zero_where_masked(a, a_mask), _zero_where_masked(b, b_mask)
-  a_count, b_count = a_mask.sum(), b_mask.sum()
-  centre = (a.sum(axis=0) + b.sum(axis=0)) / (a_count + b_count)
-  cube = lambda products: (products / a.shape[1] + 1) ** 3
-  # The distance is a small difference of means. Subtracting a constant from all kernels does not change it, but leaves
-  # float32 more digits.
-  kernel = lambda products: cube(products) - cube(jnp.square(centre).sum())
-
-  def mean(x, x_mask, y, y_mask):
-    row_mean = lambda row: kernel(jnp.matmul(y, row, precision="highest")).mean(where=y_mask)
-    return jax.lax.map(row_mean, x, batch_size=block).mean(where=x_mask)
-
-  def mean_of_pairs(x, mask, count):
-    diagonal = kernel(jnp.square(x).sum(axis=-1)).mean(where=mask)
-    return (count * mean(x, mask, x, mask) - diagonal) / (count - 1)
-
-  return mean_of_pairs(a, a_mask, a_count) + mean_of_pairs(b, b_mask, b_count) - 2 * mean(a, a_mask, b, b_mask)
-
-
-@functools.partial(jax.jit, static_argnames=("k", "block"))
-def neighbourhood_scores(
-  real: jax.Array, samples: jax.Array, real_mask: jax.Array, sample_mask: jax.Array, k: int = 5, block: int = 128
-) -> dict[str, jax.Array]:
-  """Scores how far each set covers the other by balls that reach to the k-th neighbour in their own set.
-
-  Args:
-    real: `[N, D]`.
-    samples: `[M, D]`.
-    real_mask: `[N]`.
-    sample_mask: `[M]`.
-    k: rank of the neighbour; the row itself does not count.
-    block: number of rows whose distances to a whole set are held at once.
-
-  Returns:
-    `precision`: share of samples inside a real ball. `recall`: share of real rows inside a sample's ball (both of
-    Kynkäänniemi et al. 2019). `density`: mean number of real balls around a sample, divided by k; it may exceed 1.
-    `coverage`: share of real balls with a sample inside (both of Naeem et al. 2020). All are nan if a set has at most
-    k rows or values that are not finite.
-  """
-
-  def radii(features, mask):
-    kth_neighbour = lambda row: _kth_smallest(row, k + 1)  # the first is the row itself
-    return _map_distances(kth_neighbour, features, features, mask, block)
-
-  def usable(features, mask):
-    return (mask.sum() > k) & jnp.isfinite(_zero_where_masked(features, mask)).all()
-
-  real_radii, sample_radii = radii(real, real_mask), radii(samples, sample_mask)
-  balls = _map_distances(lambda row: (row < real_radii).sum(), samples, real, real_mask, block)
-  inside_and_nearest = lambda row: ((row < sample_radii).any(), row.min())
-  inside, nearest = _map_distances(inside_and_nearest, real, samples, sample_mask, block)
-  scores = {
-    "precision": (balls > 0).mean(where=sample_mask),
-    "recall": inside.mean(where=real_mask),
-    "density": balls.mean(where=sample_mask) / k,
-    "coverage": (nearest < real_radii).mean(where=real_mask),
-  }
-  defined = usable(real, real_mask) & usable(samples, sample_mask)
-  return {name: jnp.where(defined, score, jnp.nan) for name, score in scores.items()}
-
-
-@functools.partial(jax.jit, static_argnames="block")
-def nearest_distances(
-  samples: jax.Array, references: jax.Array, reference_mask: jax.Array, block: int = 128
-) -> jax.Array:
-  """Computes each sample's Euclidean distance to the nearest reference; `[M, D]`, `[N, D]`, `[N]` -> `[M]`.
-
-  The distance of a copy is 0. Distances of `block` samples to all references are held at once.
-  """
-  return jnp.sqrt(_map_distances(jnp.min, samples, references, reference_mask, block))
-
-
-def _zero_where_masked(features: jax.Array, mask: jax.Array) -> jax.Array:
-  return jnp.where(mask[:, None], features, 0)
-
-
-def _map_distances(
-  function: Callable[[jax.Array], Any], rows: jax.Array, references: jax.Array, mask: jax.Array, block: int
-) -> Any:
-  """Maps `function` over the squared distances `[N]` of each row to the references; masked ones are infinitely far.
-
-  |x|^2 + |y|^2 - 2 x.y is not exactly 0 for a copy, nor exactly symmetric. The comparison with a ball's radius needs
-  both. Distances are summed feature by feature, because XLA on CPUs would hold the differences in all features at once.
-  """
-  columns = references.T
-
-  def distances(row):
-    add = lambda d, total: total + jnp.square(columns[d] - row[d])
-    total = jax.lax.fori_loop(0, len(columns), add, jnp.zeros(len(references), columns.dtype), unroll=8)
-    return jnp.where(mask, total, jnp.inf)
-
-  return jax.lax.map(lambda row: function(distances(row)), rows, batch_size=block)
-
-
-def _kth_smallest(values: jax.Array, k: int) -> jax.Array:
-  """Finds the k-th smallest value, `[N]` -> scalar; equal values count one by one.
-
-  `jax.lax.top_k` sorts on CPUs, which is tens of times slower.
-  """
-
-  def next_larger(_, threshold):
-    enough = (values <= threshold).sum() >= k
-    return jnp.where(enough, threshold, jnp.where(values > threshold, values, jnp.inf).min())
-
-  return jax.lax.fori_loop(0, k, next_larger, -jnp.inf)
-
-
 @dataclasses.dataclass(frozen=True)
 class FeatureSets:
   """Features by one seed's judge, which metrics compare.
@@ -343,56 +159,63 @@ class FeatureSets:
   @functools.cached_property
   def neighbourhood(self) -> dict[str, jax.Array]:
     """Precision, recall, density and coverage, from the same distances."""
-    return neighbourhood_scores(self.real, self.samples, _every(self.real), _every(self.samples))
+    return distances.neighbourhood_scores(self.real, self.samples, _every(self.real), _every(self.samples))
+
+
+_FEW = "fewer than two images on one side, or features that are not finite"
+_NO_BALLS = "too few images on one side to have neighbours, real images that are all alike, or features not finite"
 
 
 def _every(features: jax.Array) -> jax.Array:
   return jnp.ones(len(features), bool)
 
 
-@register("diversity")
+@register("diversity", undefined="the real images of a class are all alike, or there are none")
 def diversity(sets: FeatureSets) -> jax.Array:
   """Computes the spread of the features within a target, relative to that of test images."""
-  spread = functools.partial(within_class_spread, classes=sets.classes)
-  return spread(sets.samples, sets.targets) / spread(sets.real, sets.labels)
+  spread = functools.partial(distances.within_class_spread, classes=sets.classes)
+  return distances.ratio(spread(sets.samples, sets.targets), spread(sets.real, sets.labels), sets.real)
 
 
-@register("Fréchet distance")
+@register("Fréchet distance", undefined=_FEW)
 def _frechet_distance(sets: FeatureSets) -> float:
-  return frechet_distance(moments(sets.samples, _every(sets.samples)), moments(sets.real, _every(sets.real)))
+  samples, real = (distances.moments(features, _every(features)) for features in (sets.samples, sets.real))
+  return distances.frechet_distance(samples, real)
 
 
-@register("kernel distance", shown=False)
+@register("kernel distance", shown=False, undefined=_FEW)
 def _kernel_distance(sets: FeatureSets) -> jax.Array:
-  return kernel_distance(sets.samples, sets.real, _every(sets.samples), _every(sets.real))
+  return distances.kernel_distance(sets.samples, sets.real, _every(sets.samples), _every(sets.real))
 
 
-@register("precision")
+@register("precision", undefined=_NO_BALLS)
 def precision(sets: FeatureSets) -> jax.Array:
   """Gives the share of samples inside a ball around a real image."""
   return sets.neighbourhood["precision"]
 
 
-@register("recall")
+@register("recall", undefined=_NO_BALLS)
 def recall(sets: FeatureSets) -> jax.Array:
   """Gives the share of real images inside a ball around a sample."""
   return sets.neighbourhood["recall"]
 
 
-@register("density")
+@register("density", undefined=_NO_BALLS)
 def density(sets: FeatureSets) -> jax.Array:
   """Gives the mean number of real balls around a sample, divided by the number of neighbours."""
   return sets.neighbourhood["density"]
 
 
-@register("coverage")
+@register("coverage", undefined=_NO_BALLS)
 def coverage(sets: FeatureSets) -> jax.Array:
   """Gives the share of real balls with a sample inside."""
   return sets.neighbourhood["coverage"]
 
 
-@register("novelty")
+@register("novelty", undefined="most test images are copies of training images, or there are none to compare with")
 def novelty(sets: FeatureSets) -> jax.Array:
   """Computes the median distance to the nearest training image over that of test images; far below 1 means copies."""
-  to_train = functools.partial(nearest_distances, references=sets.train, reference_mask=_every(sets.train))
-  return jnp.median(to_train(sets.samples)) / jnp.median(to_train(sets.test))
+  if not len(sets.train):
+    return jnp.array(jnp.nan)
+  to_train = functools.partial(distances.nearest_distances, references=sets.train, reference_mask=_every(sets.train))
+  return distances.ratio(jnp.median(to_train(sets.samples)), jnp.median(to_train(sets.test)), sets.test)

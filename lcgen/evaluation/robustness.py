@@ -23,8 +23,8 @@ def summarize(accuracies: Accuracies) -> dict[str, dict[str, Any]]:
     For each family, `means` over sets, each `[S]`. `benchmark` (the 15 corruptions of CIFAR-10-C's benchmark, five
     severities each) and `all` (every corruption of the family) are there if all their sets were evaluated. If neither
     is, `selected` is the mean of the evaluated sets. `relative`: the means divided by the accuracy on the family's
-    clean images, if these were evaluated. `by_corruption`, and with several severities `by_severity` and `by_group`:
-    means over all evaluated sets of the family. The user's own corruptions have no `by_group`.
+    clean images, if these were evaluated; nan if it is 0. `by_corruption`, and with several severities `by_severity`
+    and `by_group`: means over all evaluated sets of the family. The user's own corruptions have no `by_group`.
   """
   result = {}
   for family in dict.fromkeys(test_set.family for test_set in accuracies):
@@ -54,7 +54,8 @@ def _summary(family: str, corrupted: Accuracies, clean: np.ndarray | None) -> di
   means = means or {SELECTED: _mean(corrupted, corrupted)}
   result = {"means": means}
   if clean is not None:
-    result["relative"] = {name: (np.array(mean) / clean).tolist() for name, mean in means.items()}
+    share = lambda mean: np.divide(mean, clean, out=np.full(clean.shape, np.nan), where=clean > 0)
+    result["relative"] = {name: share(mean).tolist() for name, mean in means.items()}
   result["by_corruption"] = _by(corrupted, lambda test_set: test_set.part)
   if graded:
     groups = {name: group for group, names in corruptions.GROUPS.items() for name in names}

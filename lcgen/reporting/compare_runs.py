@@ -33,6 +33,8 @@ _OF_RUNS = {  # scores that have no arm: path in the results, factor, digits
   "refine: conditional accuracy, %": (("samples", "refine", "conditional_accuracy"), 100, 1),
   "refine: diversity": (("samples", "refine", "diversity"), 1, 2),
   "refine: Fréchet distance": (("samples", "refine", "frechet_distance"), 1, 2),
+  "held-out images: Fréchet distance": (("samples", "real", "frechet_distance"), 1, 2),
+  "decoded encodings: Fréchet distance": (("samples", "reconstructed", "frechet_distance"), 1, 2),
 }
 
 
@@ -101,8 +103,8 @@ def _read_run(folder: epath.Path, name: str) -> Run:
     lookup = lambda path: functools.reduce(lambda found, key: found.get(key, {}), path, everything)
     whole = {path: lookup(path) for path, *_ in _OF_RUNS.values() if lookup(path)}
     found = [*whole.values(), *itertools.chain(*(score.values.values() for score in scores.values()))]
-    if {len(one) for one in found} != {len(results.seeds)} or not np.isfinite(found).all():
-      raise ValueError("a score is not one finite value a seed")
+    if {len(one) for one in found} != {len(results.seeds)} or not np.issubdtype(np.array(found).dtype, np.number):
+      raise ValueError("a score is not one number a seed")
     seconds = sum(phase["train_s"] for phase in results.timing.values())
     settings = fields.flat(values) | fields.flat({"about": results.about})
     roles = {arm: results.roles[arm] for arm in results.arms}
@@ -145,8 +147,8 @@ def sample_table(runs: Sequence[Run]) -> tables.Table:
   rows = []
   for run in runs:
     scaled = [([scale * x for x in run.whole.get(path, ())], digits) for path, scale, digits in _OF_RUNS.values()]
-    cells = [statistics.summary(values, digits) if values else "–" for values, digits in scaled]
-    rows.append([run.name, *cells, f"{run.seconds:.0f}" if run.seconds else "–"])
+    cells = [statistics.summary(values, digits) for values, digits in scaled]
+    rows.append([run.name, *cells, statistics.number(run.seconds or None, ".0f")])
   return tables.Table(
     "Each run's judge, samples of all classes as that judge scores them, and training; mean ± standard deviation.",
     ["run", *_OF_RUNS, "training, s"],
@@ -188,7 +190,7 @@ def config_table(runs: Sequence[Run]) -> tables.Table | None:
   def cell(run: Run, key: str) -> str:
     if key not in run.settings:
       return "–"
-    text = json.dumps(run.settings[key], ensure_ascii=False)
+    text = json.dumps(files.strict(run.settings[key]), ensure_ascii=False, allow_nan=False)
     return f"`{text[1:17]}…`" if key.startswith("about.data.") else f"`{text}`"  # 16 digits of a digest
 
   keys = dict.fromkeys(key for run in runs for key in run.settings)
@@ -199,14 +201,18 @@ def config_table(runs: Sequence[Run]) -> tables.Table | None:
 
 
 def long_form(runs: Sequence[Run]) -> str:
-  """Writes every score as CSV, a line a seed, accuracies as shares of 1. Scores of a whole run have no arm."""
+  """Writes every score as CSV, a line a seed, accuracies as shares of 1. Scores of a whole run have no arm.
+
+  A score that is undefined is an empty cell.
+  """
   buffer = io.StringIO()
   writer = csv.writer(buffer, lineterminator="\n")
   writer.writerow(["run", "arm", "score", "seed", "value"])
   for run in runs:
     found = [(arm, score.name, values) for score in run.scores.values() for arm, values in score.values.items()]
     for arm, name, values in [*found, *(("", " ".join(path), values) for path, values in run.whole.items())]:
-      writer.writerows([run.name, arm, name, *pair] for pair in zip(run.seeds, values, strict=True))
+      cells = [value if statistics.known(value) else "" for value in values]
+      writer.writerows([run.name, arm, name, *pair] for pair in zip(run.seeds, cells, strict=True))
   return buffer.getvalue()
 
 
@@ -221,6 +227,7 @@ def arms_drawn(runs: Sequence[Run]) -> tuple[list[str], int]:
   return sorted(of_all or arms, key=rank)[:_ARMS_DRAWN], len(arms)
 
 
+@figures.drawing()
 def draw(runs: Sequence[Run]) -> bytes:
   """Draws means over seeds with standard deviations as PNG: a panel an accuracy, a line a run and arm."""
   (arms, of), shared = arms_drawn(runs), _shared(runs)
@@ -239,7 +246,7 @@ def draw(runs: Sequence[Run]) -> bytes:
     panel.set_title(textwrap.fill(name, 50), fontsize=9)
     panel.set_ylim(len(lines) - 0.4, -0.6)
     first = panel.get_subplotspec().is_first_col()
-    panel.set_yticks(range(len(lines)), labels if first else [""] * len(lines), parse_math=False)
+    panel.set_yticks(range(len(lines)), labels if first else [""] * len(lines))
     for label, (_, run) in zip(panel.get_yticklabels(), lines, strict=True):
       label.set_fontweight("bold" if run is None else "normal")
     panel.tick_params(labelsize=8)

@@ -1,6 +1,7 @@
 """Checks a run's results against the expectations of its config."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,9 +33,15 @@ def check(expected: Sequence[str], workdir: epath.Path) -> None:
     value = _mean(found, wanted.path)
     met = value is not None and (value > wanted.bound if wanted.more else value < wanted.bound)
     missed += not met
-    print(f"{'met   ' if met else 'MISSED'}  {text}  (found {'nothing' if value is None else f'{value:.4g}'})")
+    print(f"{'met   ' if met else 'MISSED'}  {text}  (found {_words(value)})")
   if missed:
     raise errors.MissedError(f"--stage=verify: {missed} of {len(expected)} expectations are not met in {workdir}")
+
+
+def _words(value: float | None) -> str:
+  if value is None:
+    return "nothing"
+  return f"{value:.4g}" if math.isfinite(value) else "an undefined score"
 
 
 def _mean(found: Any, path: Sequence[str]) -> float | None:

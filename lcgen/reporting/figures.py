@@ -1,7 +1,11 @@
 """Draws the figures of a run from its files. Images always have the fixed range [0, 1]."""
 
+import contextlib
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,11 +18,44 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
+_CELL, _NAME = 0.6, 0.15  # inches of an image in a grid, and that a name takes
+_LONGEST = 40  # inches of a grid; Matplotlib draws at most 2**16 pixels a side, and needs gigabytes for them
 _TITLES = {"loss": "training loss", "accuracy": "accuracy on training batches"}
 
 Records = Sequence[Mapping[str, Any]]
 
 
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+  """Draws inside in Matplotlib's own style, whatever the user's `matplotlibrc` and notebook say.
+
+  A user's style may call for LaTeX, which is not everywhere. Dollars in names of classes are dollars, not formulas.
+  """
+  matplotlib = _matplotlib()
+  with matplotlib.rc_context():
+    matplotlib.rcdefaults()
+    matplotlib.rcParams["text.parse_math"] = False
+    yield
+
+
+def _matplotlib() -> Any:
+  """Imports Matplotlib, which is slow; not every stage draws.
+
+  Notebooks set MPLBACKEND for the commands that they start too. Those may lack that backend, and files need none.
+  """
+  first, backend = "matplotlib" not in sys.modules, os.environ.get("MPLBACKEND")
+  if first and backend:
+    del os.environ["MPLBACKEND"]
+  import matplotlib
+
+  if first and backend:
+    os.environ["MPLBACKEND"] = backend
+    with contextlib.suppress(ValueError):
+      matplotlib.rcParams["backend"] = backend
+  return matplotlib
+
+
+@drawing()
 def draw_all(directory: epath.Path, records: Records, images: Mapping[str, np.ndarray], results: Results) -> None:
   """Draws every figure of a run as PNG.
 
@@ -36,7 +73,8 @@ def draw_all(directory: epath.Path, records: Records, images: Mapping[str, np.nd
     10,
     "originals over reconstructions",
   )
-  class_names = results.data["class_names"]
+  every = results.data["class_names"]
+  class_names = [every[label] for label in images.get("shown_classes", range(len(every)))]
   draw_samples(directory, images, list(results.samples), class_names)
   count = len(class_names)
   strips = [images["edit_originals"][:, None], images["edit_reconstructions"][:, None]]
@@ -75,6 +113,7 @@ def _of_run(records: Records, phase: str) -> Records:
   return [record for record in records if record["phase"] == wanted]
 
 
+@drawing()
 def draw_samples(
   directory: epath.Path, images: Mapping[str, np.ndarray], samplers: Sequence[str], class_names: Sequence[str] = ()
 ) -> None:
@@ -103,7 +142,7 @@ def panels(count: int, columns: int, size: Callable[[int, int], tuple[float, flo
   Returns:
     The figure and its `count` panels, row by row.
   """
-  from matplotlib.figure import Figure  # here, because it is slow to import and not every stage draws
+  from matplotlib.figure import Figure
 
   columns = min(count, columns)
   rows = -(-count // columns)
@@ -166,6 +205,7 @@ def _gains(path: epath.Path, results: ArmScores) -> None:
   _save(figure, path)
 
 
+@drawing()
 def draw_learning_curve(path: epath.Path, points: Sequence[tuple[int, ArmScores]]) -> None:
   """Draws accuracy over the number of labelled images: a panel a score, a line an arm.
 
@@ -227,6 +267,7 @@ def _pairs(above: np.ndarray, below: np.ndarray, columns: int = 10) -> np.ndarra
   return np.concatenate(rows)
 
 
+@drawing()
 def draw_grid(
   path: epath.Path,
   images: np.ndarray,
@@ -235,7 +276,10 @@ def draw_grid(
   row_names: Sequence[str] = (),
   column_names: Sequence[str] = (),
 ) -> None:
-  """Draws images `[N, H, W, C]` in rows of `columns`; 0 is black and 255 white, whatever the images hold."""
+  """Draws images `[N, H, W, C]` in rows of `columns`; 0 is black and 255 white, whatever the images hold.
+
+  Images of a large grid are small, and then every second, third, ... name is written.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
   count, height, width, colours = images.shape
   rows = -(-count // columns)
@@ -243,13 +287,16 @@ def draw_grid(
   canvas[:count, 1:-1, 1:-1] = images
   canvas = canvas.reshape(rows, columns, height + 2, width + 2, colours).swapaxes(1, 2)
   canvas = canvas.reshape(rows * (height + 2), columns * (width + 2), colours)
-  figure, (panel,) = panels(1, 1, lambda *_: (0.6 * columns + 0.6, 0.6 * rows + 0.5))
+  cell = min(_CELL, _LONGEST / max(rows, columns))
+  figure, (panel,) = panels(1, 1, lambda *_: (cell * columns + 0.6, cell * rows + 0.5))
   panel.imshow(canvas if colours == 3 else canvas[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
   panel.set(title=title, xticks=[], yticks=[])
+  named = math.ceil(_NAME / cell)
   if column_names:
-    panel.set_xticks([(width + 2) * (column + 0.5) for column in range(columns)], column_names, rotation=90)
+    ticks = [(width + 2) * (column + 0.5) for column in range(0, columns, named)]
+    panel.set_xticks(ticks, column_names[::named], rotation=90)
   if row_names:
-    panel.set_yticks([(height + 2) * (row + 0.5) for row in range(rows)], row_names)
+    panel.set_yticks([(height + 2) * (row + 0.5) for row in range(0, rows, named)], row_names[::named])
   _save(figure, path)
 
 

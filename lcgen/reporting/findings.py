@@ -24,7 +24,8 @@ def overview(results: ArmScores) -> list[str]:
     gain = lambda arm, values=values: statistics.paired(values[arm], values[results.baseline])
     sentence = f"{place}, samples (`{methods[0]}`) {_worth(gain(methods[0]), 'gain', 'lose', 'show')}"
     if controls:
-      best = max(controls, key=lambda arm: gain(arm).mean)
+      known = [arm for arm in controls if statistics.known(gain(arm).mean)]
+      best = max(known or controls, key=lambda arm: gain(arm).mean)
       name = f"the best of {len(controls)} controls, `{best}`," if len(controls) > 1 else f"the control `{best}`"
       sentence += f"; {name} {_worth(gain(best), 'gains', 'loses', 'shows')}"
     sentences.append(f"{sentence}.")
@@ -55,13 +56,17 @@ def _worth(difference: statistics.Difference, gain: str, loss: str, neither: str
   verdict = statistics.verdict(difference)
   if verdict == "one seed":
     return f"{neither} {100 * difference.mean:+z.1f} points with one seed, which proves nothing"
+  if verdict == "undefined":
+    return f"{neither} no difference that can be told, because a score is missing"
   low, high = (100 * end for end in difference.t_interval)
+  digits = statistics.digits_of((low, high), 1)
   if verdict == "no difference shown":
-    return f"{neither} no significant difference ({100 * difference.mean:+z.1f} points [{low:z.1f}, {high:z.1f}])"
+    interval = statistics.interval_words((low, high), digits)
+    return f"{neither} no significant difference ({100 * difference.mean:+z.{digits}f} points {interval})"
   if verdict == "loss":
     low, high = -high, -low
   verb = gain if verdict == "gain" else loss
-  return f"{verb} {100 * abs(difference.mean):.1f} points [{low:z.1f}, {high:z.1f}]"
+  return f"{verb} {100 * abs(difference.mean):.{digits}f} points {statistics.interval_words((low, high), digits)}"
 
 
 def in_short(results: ArmScores) -> list[str]:
@@ -86,6 +91,7 @@ def in_short(results: ArmScores) -> list[str]:
       "loss": "A loss is shown on",
       "no difference shown": "No difference is shown on",
       "one seed": "One seed shows nothing:",
+      "undefined": "A score is missing on",
     }
     parts = [f"{words} {', '.join(found[verdict])}." for verdict, words in told.items() if verdict in found]
     sentences.append(f"`{arm}` against `{baseline}`, in points: {' '.join(parts)}")

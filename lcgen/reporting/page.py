@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 from markupsafe import Markup
 
-from lcgen.reporting import findings, html, study_tables, tables
+from lcgen.reporting import findings, html, statistics, study_tables, tables
 from lcgen.runtime import results as stored
 from lcgen.runtime.results import Results
 
@@ -146,7 +146,8 @@ def _heat_maps(results: Results) -> list[Markup]:
 def _times(results: Results) -> Markup:
   form = {"compile_s": ".1f", "train_s": ".1f", "steps": "d", "ms_per_step": ".2f"}
   rows = [
-    [phase, *(f"{timing[name]:{digits}}" for name, digits in form.items())] for phase, timing in results.timing.items()
+    [phase, *(statistics.number(timing[name], digits) for name, digits in form.items())]
+    for phase, timing in results.timing.items()
   ]
   header = ["phase", "compiling, s", "training, s", "steps", "ms per step"]
   return html.table(header, rows, "Times of all seeds together; the classifiers' steps are those of all arms.")

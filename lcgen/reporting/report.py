@@ -1,9 +1,8 @@
 """Writes the reports of a run, of its rules and of its studies, from the files that they left."""
 
-import numpy as np
 from etils import epath
 
-from lcgen.reporting import figures, findings, page, study_tables, tables
+from lcgen.reporting import figures, findings, page, statistics, study_tables, tables
 from lcgen.runtime import errors, fields, files
 from lcgen.runtime import results as stored
 from lcgen.runtime.results import Results, RuleResults
@@ -17,7 +16,7 @@ def results_table(results: Results) -> str:
 
 def rule_table(rule: RuleResults) -> str:
   """Writes the scores of samples for a rule, or for realism, as Markdown."""
-  bound = f" ({rule.bound} {rule.value:.4g})" if rule.bound else ""
+  bound = f" ({rule.bound} {statistics.number(rule.value, '.4g')})" if rule.bound else ""
   first = "rule holds, %" if rule.bound else "judge is 90 % sure of a class, %"
   return tables.markdown(tables.samples(rule, first, f"Samples for {rule.name}{bound}, {tables.spread(rule.seeds)}."))
 
@@ -52,10 +51,10 @@ def build(workdir: epath.Path, quiet: bool = False) -> None:
   table, found = results_table(results), (tables.accuracies(results), tables.gains(results))
   files.write_text(workdir / "table.md", table)
   files.write_text(workdir / "table.csv", tables.comma_separated(results))
+  files.write_text(workdir / "samples.csv", tables.samples_csv(results))
   files.write_text(workdir / "table.tex", "\n".join(tables.latex(one) for one in found if one))
-  with (workdir / "samples.npz").open("rb") as file, np.load(file) as images:
-    records = files.MetricsFile(workdir / "metrics.jsonl").read()
-    figures.draw_all(workdir / "figures", records, images, results)
+  records = files.MetricsFile(workdir / "metrics.jsonl").read()
+  figures.draw_all(workdir / "figures", records, files.read_arrays(workdir / "samples.npz"), results)
   curve = workdir / "learning_curve.json"
   if curve.exists():
     points = study_tables.curve_points(stored.read_study(curve))
@@ -63,7 +62,7 @@ def build(workdir: epath.Path, quiet: bool = False) -> None:
   for name in study_tables.STUDIES:
     if (workdir / f"{name}.json").exists():
       build_tables(workdir, name, quiet=True)
-  for rule in sorted(workdir.glob("rules/*/results.json")):
+  for rule in files.matching(workdir, "rules/*/results.json"):
     build_rule(rule.parent, quiet=True)
   files.write_text(workdir / "report.html", page.build(workdir, results, config))
   print(("" if quiet else f"\n{table}\n") + f"Figures in {workdir / 'figures'}, all of it in {workdir / 'report.html'}")
@@ -76,7 +75,6 @@ def build_rule(directory: epath.Path, quiet: bool = False) -> None:
   rule = stored.read_rule(directory / "results.json")
   table = rule_table(rule)
   files.write_text(directory / "table.md", table)
-  with (directory / "samples.npz").open("rb") as file, np.load(file) as images:
-    figures.draw_samples(directory, images, list(rule.samples))
+  figures.draw_samples(directory, files.read_arrays(directory / "samples.npz"), list(rule.samples))
   if not quiet:
     print(f"\n{table}\nFigures in {directory}")

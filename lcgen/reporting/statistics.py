@@ -11,23 +11,38 @@ from statistics import fmean, stdev
 import numpy as np
 from scipy import special  # `stats`, which is slow to import, where it is used
 
+MISSING = "–"
 
-def summary(values: Sequence[float], digits: int) -> str:
+
+def known(value: float | None) -> bool:
+  """Tells whether a value is a finite number; files hold null, read as nan, where a score is undefined."""
+  return value is not None and math.isfinite(value)
+
+
+def number(value: float | None, form: str) -> str:
+  """Writes a number in a format such as `.2f`; a dash if it is missing."""
+  return f"{value:{form}}" if known(value) else MISSING
+
+
+def summary(values: Sequence[float | None], digits: int) -> str:
   """Writes `mean ± standard deviation` (of the sample, n - 1); the mean alone if there is one value.
 
-  Writes `nan` if a value is not finite.
+  Missing values do not count, and `(2 of 3)` says so. If all are missing there is a dash.
   """
-  if not all(map(math.isfinite, values)):
-    return "nan"
-  mean = f"{fmean(values):.{digits}f}"
-  if len(values) == 1:
-    return mean
-  return f"{mean} ± {stdev(values):.{digits}f}"
+  finite = [value for value in values if known(value)]
+  if not finite:
+    return MISSING
+  words = f"{fmean(finite):.{digits}f}"
+  if len(finite) > 1:
+    words += f" ± {stdev(finite):.{digits}f}"
+  return words if len(finite) == len(values) else f"{words} ({len(finite)} of {len(values)})"
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
   """A mean paired difference and how certain it is; what one pair cannot tell is None.
+
+  If a value is missing on either side, the mean is nan and the rest is None.
 
   Attributes:
     n: number of pairs.
@@ -68,20 +83,20 @@ def paired(ours: Sequence[float], baseline: Sequence[float], confidence: float =
   which needs no spread: 1 where the difference is 0, else 2 / 2^n, the chance that n signs agree.
 
   Args:
-    ours: one finite value a seed, `[n]`.
+    ours: one value a seed, `[n]`; a value that is not finite is missing, and the difference undefined.
     baseline: of the same seeds in the same order, `[n]`.
     confidence: of both intervals, in (0, 1).
 
   Raises:
-    ValueError: on lengths that differ, no values, values that are not finite, or a confidence out of range.
+    ValueError: on lengths that differ, no values, or a confidence out of range.
   """
   ours, baseline = np.asarray(ours, np.float64), np.asarray(baseline, np.float64)
   if ours.ndim != 1 or ours.shape != baseline.shape or not ours.size:
     raise ValueError(f"paired values must be two equally long lists, one value a seed, not {ours} and {baseline}")
-  if not (np.isfinite(ours).all() and np.isfinite(baseline).all()):
-    raise ValueError(f"values must be finite, not {ours} and {baseline}; leave out seeds without a result in both")
   if not 0 < confidence < 1:
     raise ValueError(f"confidence must lie between 0 and 1, such as 0.95, not {confidence}")
+  if not np.isfinite([ours, baseline]).all():
+    return _undefined(len(ours))
   differences = ours - baseline
   n, mean = len(differences), float(differences.mean())
   if n == 1:
@@ -102,6 +117,10 @@ def paired(ours: Sequence[float], baseline: Sequence[float], confidence: float =
     bootstrap_interval=_bootstrap_interval(differences, confidence),
     p=float(test.pvalue),
   )
+
+
+def _undefined(n: int) -> Difference:
+  return Difference(n, math.nan, sd=None, t_interval=None, bootstrap_interval=None, p=None)
 
 
 def _bootstrap_interval(differences: np.ndarray, confidence: float) -> tuple[float, float]:
@@ -162,20 +181,20 @@ def share_of_gain(
   most of which are overestimates, 95 % can become 88 %.
 
   Args:
-    control: one finite value a seed, `[n]`.
+    control: one value a seed, `[n]`.
     method: of the same seeds in the same order, `[n]`.
     baseline: likewise, `[n]`.
     confidence: of the interval, in (0, 1).
 
   Returns:
     Ratio and interval; None for both if the method's gain is not significant at this confidence (such an interval
-    would be unbounded), which includes n = 1.
+    would be unbounded), which includes n = 1, or if a value is missing.
 
   Raises:
     ValueError: as `paired`.
   """
   gain, explained = paired(method, baseline, confidence), paired(control, baseline, confidence)
-  if verdict(gain, level=1 - confidence) not in ("gain", "loss"):
+  if verdict(gain, level=1 - confidence) not in ("gain", "loss") or not known(explained.mean):
     return ShareOfGain(ratio=None, interval=None)
   covariance = np.cov(np.subtract(method, baseline), np.subtract(control, baseline))[0, 1] / gain.n
   t = special.stdtrit(gain.n - 1, (1 + confidence) / 2)  # quantile of Student's t
@@ -187,7 +206,7 @@ def share_of_gain(
 
 
 def verdict(difference: Difference, adjusted_p: float | None = None, level: float = 0.05) -> str:
-  """Names what a difference shows: "gain", "loss", "no difference shown", or "one seed" if n = 1.
+  """Names what a difference shows: "gain", "loss", "no difference shown", "one seed" if n = 1, "undefined".
 
   A gain or a loss needs a t interval that excludes 0 and a p below the level. At a level of one minus the interval's
   confidence these agree, except where all differences are equal: there p decides, below 0.05 from six seeds on.
@@ -197,6 +216,8 @@ def verdict(difference: Difference, adjusted_p: float | None = None, level: floa
     adjusted_p: by `holm` if there are many comparisons; the difference's own p if None.
     level: in (0, 1).
   """
+  if not known(difference.mean):
+    return "undefined"
   if difference.n == 1:
     return "one seed"
   low, high = difference.t_interval
@@ -209,16 +230,37 @@ def verdict(difference: Difference, adjusted_p: float | None = None, level: floa
 def difference_words(difference: Difference, scale: float = 1.0, digits: int = 1) -> str:
   """Writes the mean with its sign and t interval, such as `+1.2 [0.3, 2.1]`; the mean alone if n = 1.
 
+  There are more digits if an end of the interval would round to 0: a reader must see on which side of 0 it lies. A
+  difference that is undefined is a dash.
+
   Args:
     difference: what to write.
     scale: factor of all numbers, 100 for percentage points.
     digits: after the point.
   """
+  if not known(difference.mean):
+    return MISSING
+  ends = sorted(scale * end for end in difference.t_interval or ())
+  digits = digits_of(ends, digits)
   mean = f"{scale * difference.mean:+z.{digits}f}"  # z: no minus before zeros
-  if difference.t_interval is None:
-    return mean
-  low, high = sorted(scale * end for end in difference.t_interval)
-  return f"{mean} [{low:z.{digits}f}, {high:z.{digits}f}]"
+  return f"{mean} {interval_words(ends, digits)}" if ends else mean
+
+
+def interval_words(ends: Sequence[float], digits: int) -> str:
+  """Writes an interval such as `[0.3, 2.1]`, with more digits if an end would round to 0."""
+  low, high = ends
+  digits = digits_of(ends, digits)
+  return f"[{low:z.{digits}f}, {high:z.{digits}f}]"
+
+
+def digits_of(ends: Sequence[float], digits: int) -> int:
+  """Gives the digits after the point with which no end of an interval rounds to 0; at most three more than wanted.
+
+  An end that is 0 stays 0.
+  """
+  sides = [end for end in ends if abs(end) > 0.5 * 10.0 ** -(digits + 3)]
+  rounded = lambda places: [end for end in sides if float(f"{end:.{places}f}") == 0]
+  return next((places for places in range(digits, digits + 3) if not rounded(places)), digits + 3)
 
 
 def unpaired(ours: Sequence[float], baseline: Sequence[float], confidence: float = 0.95) -> Difference:
@@ -230,6 +272,8 @@ def unpaired(ours: Sequence[float], baseline: Sequence[float], confidence: float
     The difference, its `n` the smaller of both, without what only pairs have; without interval and p if that is 1.
   """
   ours, baseline = np.asarray(ours, np.float64), np.asarray(baseline, np.float64)
+  if not (np.isfinite(ours).all() and np.isfinite(baseline).all()):
+    return _undefined(min(len(ours), len(baseline)))
   n, mean = min(len(ours), len(baseline)), float(ours.mean() - baseline.mean())
   rounding = 1e-12 * max(np.abs(ours).max(), np.abs(baseline).max())
   interval, p = None, None

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lcgen.reporting import statistics, tables
+from lcgen.reporting.statistics import number
 from lcgen.runtime import results
 from lcgen.runtime.results import BASELINE, METHOD, ArmScores
 
@@ -77,8 +78,9 @@ def _share_words(control: Sequence[float], method: Sequence[float], baseline: Se
   found = statistics.share_of_gain(control, method, baseline)
   if found.ratio is None:
     return "–"
-  low, high = (f"{100 * end:.0f}" for end in found.interval)
-  return f"{100 * found.ratio:.0f} [{low}, {high}]"
+  ends = [100 * end for end in found.interval]
+  digits = statistics.digits_of(ends, 0)
+  return f"{100 * found.ratio:.{digits}f} {statistics.interval_words(ends, digits)}"
 
 
 def switched_table(found: Mapping[str, Any]) -> tables.Table:
@@ -161,13 +163,13 @@ def phase_table(phases: Mapping[str, Mapping[str, Any]], ceilings: Mapping[str, 
   rows = [
     [
       name,
-      f"{one['ms_per_step']:.3g} ± {one['ms_spread'] / 2:.2g}",
-      f"{one['images_per_s']:,.0f}",
-      f"{one['compile_s']:.1f}",
-      f"{one['flops_per_s'] / 1e9:,.1f} ({100 * one['of_flops']:.0f} %)",
-      f"{one['bytes_per_s'] / 1e9:,.1f} ({100 * one['of_bytes']:.0f} %)",
-      f"{100 * one['of_loop']:.1f}",
-      f"{one['peak_bytes'] / 2**20:,.0f}",
+      f"{number(one['ms_per_step'], '.3g')} ± {number(one['ms_spread'] / 2, '.2g')}",
+      number(one["images_per_s"], ",.0f"),
+      number(one["compile_s"], ".1f"),
+      f"{number(one['flops_per_s'] / 1e9, ',.1f')} ({number(100 * one['of_flops'], '.0f')} %)",
+      f"{number(one['bytes_per_s'] / 1e9, ',.1f')} ({number(100 * one['of_bytes'], '.0f')} %)",
+      number(100 * one["of_loop"], ".1f"),
+      number(one["peak_bytes"] / 2**20, ",.0f"),
       one["bound"],
     ]
     for name, one in phases.items()
@@ -177,9 +179,9 @@ def phase_table(phases: Mapping[str, Mapping[str, Any]], ceilings: Mapping[str, 
     header,
     rows,
     "Times are the median and half the spread. The compiler counts FLOPs and bytes. Brackets hold their share of this "
-    f"device's measured best: {ceilings['flops_per_s'] / 1e9:,.0f} GFLOP/s in a matrix product, "
-    f"{ceilings['bytes_per_s'] / 1e9:,.1f} GB/s in a copy; above 100 % comes from caches. Loop: the share of the time "
-    "that it takes beside the compiled steps, fastest against fastest.",
+    f"device's measured best: {number(ceilings['flops_per_s'] / 1e9, ',.0f')} GFLOP/s in a matrix product, "
+    f"{number(ceilings['bytes_per_s'] / 1e9, ',.1f')} GB/s in a copy; above 100 % comes from caches. Loop: the share "
+    "of the time that it takes beside the compiled steps, fastest against fastest.",
   )
 
 
@@ -189,14 +191,16 @@ def curve_table(curve: Mapping[str, Sequence[Mapping[str, float]]]) -> tables.Ta
   rows = []
   for name, points in curve.items():
     known = {point["seeds"]: point["ms_per_step"] for point in points}
-    rows.append([name, *(f"{known[count]:.3g}" if count in known else "–" for count in counts)])
+    rows.append([name, *(number(known.get(count), ".3g") for count in counts)])
   return tables.Table("Milliseconds a step, by the number of seeds.", ["phase", *map(str, counts)], rows)
 
 
 def image_table(rates: Sequence[Mapping[str, Mapping[str, float]]]) -> tables.Table:
   """Tables images a second, a row a sampler, and one for the evaluation."""
   rows = [
-    [name, f"{one['images_per_s']:,.0f}", f"{one['compile_s']:.1f}"] for timed in rates for name, one in timed.items()
+    [name, number(one["images_per_s"], ",.0f"), number(one["compile_s"], ".1f")]
+    for timed in rates
+    for name, one in timed.items()
   ]
   note = (
     "Samples are drawn, decoded and looked at by the critics; untrained ones refuse all, so that refine takes all its "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcgen.reporting import statistics
-from lcgen.runtime.results import ArmScores, Results, RuleResults
+from lcgen.runtime.results import REAL, RECONSTRUCTED, ArmScores, Results, RuleResults
 
 TEST = "test"  # name of the test images as they are
 STARS = (
@@ -221,8 +221,28 @@ def samples(results: Results | RuleResults, first: str, caption: str) -> Table:
   rows = []
   for sampler, scored in results.samples.items():
     cells = [_cell(scored[name], *form) if name in scored else "–" for name, (_, *form) in columns.items()]
-    rows.append([sampler, *cells, f"{scored['ms_per_sample']:.3f}"])
-  return Table(caption, ["method", *(title for title, *_ in columns.values()), "ms per sample"], rows)
+    rows.append([sampler, *cells, statistics.number(scored.get("ms_per_sample"), ".3f")])
+  header = ["method", *(title for title, *_ in columns.values()), "ms per sample"]
+  return Table(caption, header, rows, _reference_words(results.samples))
+
+
+def _reference_words(samples: Mapping[str, Mapping[str, Any]]) -> str:
+  """Explains the rows of real images; "" for older results, which have none."""
+  sentences = []
+  if REAL in samples:
+    words = {"train": "training"}
+    images = [f"{count} {words.get(split, split)}" for split, count in samples[REAL]["images"].items() if count]
+    sentences.append(
+      f"`{REAL}`: real images that are not among those compared with ({' and '.join(images) or 'none'} images), scored "
+      "as if they were samples. A perfect sampler would score so: distances of so few images are not 0."
+    )
+  if RECONSTRUCTED in samples:
+    sentences.append(
+      f"`{RECONSTRUCTED}`: {samples[RECONSTRUCTED]['images']['test']} test images, encoded and decoded: what the "
+      "generator can show at best. They are copies of images compared with, so that their distance can be below "
+      f"`{REAL}`."
+    )
+  return " ".join(sentences)
 
 
 def spread(seeds: Sequence[int]) -> str:
@@ -270,6 +290,19 @@ def _latex_text(text: str) -> str:
   return re.sub(r"`([^`]*)`", r"\\texttt{\1}", escaped)
 
 
+def samples_csv(results: Results) -> str:
+  """Writes every score of every row of samples as CSV, a line a seed; a score that is undefined is an empty cell."""
+  buffer = io.StringIO()
+  writer = csv.writer(buffer, lineterminator="\n")
+  writer.writerow(["method", "score", "seed", "value"])
+  for method, scored in results.samples.items():
+    for score, values in scored.items():
+      if isinstance(values, list) and not any(isinstance(value, list) for value in values):
+        cells = [value if statistics.known(value) else "" for value in values]
+        writer.writerows([method, score, *pair] for pair in zip(results.seeds, cells, strict=True))
+  return buffer.getvalue()
+
+
 def comma_separated(results: ArmScores) -> str:
   """Writes every score of every arm on every test set, a line each, with its difference to the baseline."""
   columns = ["test set", "score", "arm", "n", "mean", "sd", "difference", "t low", "t high", "bootstrap low"]
@@ -283,10 +316,10 @@ def comma_separated(results: ArmScores) -> str:
       for score, values in values_by_score.items():
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
         line = [name, score, arm, len(values), float(np.mean(values)), sd]
-        baseline = results.arms[results.baseline][name][score] if arm in others else [np.nan]
-        if np.isfinite([*values, *baseline]).all():  # a metric of one's own may be nan
-          difference = statistics.paired(values, baseline)
+        if arm in others:
+          difference = statistics.paired(values, results.arms[results.baseline][name][score])
           intervals = difference.t_interval or (None, None), difference.bootstrap_interval or (None, None)
           line += [difference.mean, *intervals[0], *intervals[1], difference.p]
-        writer.writerow(["" if value is None else value for value in line + [""] * (len(columns) - len(line))])
+        cells = ["" if isinstance(value, float | None) and not statistics.known(value) else value for value in line]
+        writer.writerow(cells + [""] * (len(columns) - len(line)))
   return buffer.getvalue()

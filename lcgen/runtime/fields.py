@@ -141,7 +141,7 @@ def each(
 ) -> Check:
   """Allows one or more texts, each once, that `known` accepts; `hint` says what is wrong with one that it does not."""
   holds = lambda value: len(value) > 0 and _distinct(value) and all(map(known, map(str, value)))
-  return Check(tuple, holds, words, meaning, joined, lambda value: _first_hint(value, known, hint))
+  return Check(tuple, holds, words, meaning, joined, hint=lambda value: _first_hint(value, known, hint))
 
 
 def _nearest_of(choices: Iterable[Choices]) -> Callable[[str], str]:

@@ -1,5 +1,6 @@
 """Memory of the devices: how much is free, and how much a compiled function needs."""
 
+import contextlib
 import pathlib
 
 import jax
@@ -13,11 +14,43 @@ def free_memory() -> int | None:
   return min(stats["bytes_limit"] - stats["bytes_in_use"] for stats in known) if known else available_memory()
 
 
-def available_memory() -> int | None:
-  """Gives the bytes that Linux reports as available on this machine; None on other systems."""
-  info = pathlib.Path("/proc/meminfo")
+def available_memory(root: pathlib.Path = pathlib.Path("/")) -> int | None:
+  """Gives the bytes that Linux reports as available to this process; None on other systems.
+
+  A container or a job of SLURM often has less than the machine.
+
+  Args:
+    root: of the file system.
+  """
+  info = root / "proc/meminfo"
   lines = dict(line.split(":") for line in info.read_text().splitlines()) if info.exists() else {}
-  return 1024 * int(lines["MemAvailable"].split()[0]) if "MemAvailable" in lines else None
+  known = [1024 * int(lines["MemAvailable"].split()[0])] if "MemAvailable" in lines else []
+  return min(known + _left_to_groups(root), default=None)
+
+
+def _left_to_groups(root: pathlib.Path) -> list[int]:
+  """Gives the bytes left to each control group around this process that has a limit."""
+  own = root / "proc/self/cgroup"
+  lines = [line.split(":", 2) for line in own.read_text().splitlines()] if own.exists() else []
+  left = []
+  for _, controllers, path in lines:
+    old = "memory" in controllers.split(",")  # version 1 has a tree for each controller
+    if not old and controllers:
+      continue
+    top = root / "sys/fs/cgroup" / ("memory" if old else "")
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if old else ("memory.max", "memory.current")
+    group = top / path.lstrip("/")  # is not there if the container sees its own group as the top
+    for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(top))):
+      with contextlib.suppress(OSError, ValueError):  # no such file, or no limit: "max"
+        limit, used = (int((folder / name).read_text()) for name in names)
+        left.append(max(0, limit - used + _reclaimable(folder / "memory.stat", "total_" if old else "")))
+  return left
+
+
+def _reclaimable(file: pathlib.Path, prefix: str) -> int:
+  """Gives the bytes of cached files, which Linux frees when they are needed."""
+  known = dict(line.split() for line in file.read_text().splitlines())
+  return int(known.get(f"{prefix}inactive_file", 0)) + int(known.get(f"{prefix}active_file", 0))
 
 
 def held_bytes(compiled: jax.stages.Compiled) -> int:

@@ -37,7 +37,7 @@ def _reached(given: epath.PathLike, scheme: str, name: str) -> epath.Path:
   except ImportError as error:
     package = _PACKAGES.get(scheme, "a package for it")
     raise errors.InputError(
-      f"{name}={given}: {scheme}:// takes {package}, which is not installed; install it"
+      f"{name}={given}: {scheme}:// takes {package}, which is not installed; install it, or use a folder"
     ) from error
   except KeyError as error:
     known = ", ".join(f"{one}://" for one in _PACKAGES)

@@ -14,6 +14,14 @@ from lcgen.runtime import errors, files, old_results
 
 SCHEMA = 1  # raised if older files can no longer be read as they are; files without one are older still
 BASELINE, METHOD, CONTROL, AUGMENTATION = "baseline", "method", "control", "augmentation"  # roles of arms
+PRIOR, REAL, RECONSTRUCTED = "prior", "real", "reconstructed"  # rows of samples that are no sampler's
+
+_REASONS = {  # why scores can be undefined that are no metrics
+  "conditional_accuracy": "there is no image to be like",
+  "conditional_accuracy_by_class": "no image of this class is left",
+  "accepted": "there is no image to be like",
+  "relative": "the accuracy on clean images is 0",
+}
 
 Scores = dict[str, list[float]]  # score -> one value a seed
 Made = TypeVar("Made")
@@ -54,7 +62,8 @@ class ArmScores:
     roles: of each arm, one of the four above.
     test_sets: facts by name.
     robustness: summaries by arm and family.
-    metrics: title, scale, digits, `of` ("features" or "logits") and `shown` of each metric, by its name.
+    metrics: title, scale, digits, `of` ("features" or "logits"), `shown` and `undefined` (why its value can be no
+      number) of each metric, by its name.
   """
 
   seeds: list[int]
@@ -81,7 +90,7 @@ class Results(ArmScores):
   Attributes:
     data: facts of the data set: name, shape, class_names, train, validation, test.
     about: device, versions, digests of the data, value ranges.
-    samples: scores by sampler.
+    samples: scores by sampler; `REAL` and `RECONSTRUCTED` are scores of real images, which older results lack.
     edits: scores of edits.
     judge: scores of the judge by test set.
     timing: compile_s, train_s, steps, restarts, ms_per_step by phase.
@@ -123,8 +132,13 @@ class RuleResults:
 
 
 def write(path: epath.Path, results: Results | RuleResults) -> None:
-  """Writes results as strict JSON; numbers that are not finite become null."""
-  files.write_json(path, dataclasses.asdict(results))
+  """Writes results as strict JSON; scores that are undefined become null, with the reason under `undefined`."""
+  files.write_json(path, dataclasses.asdict(results), _reasons(results.metrics))
+
+
+def _reasons(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+  """Says of each score why it can be undefined, by its name; metrics of older results do not say it."""
+  return _REASONS | {name: metric["undefined"] for name, metric in metrics.items() if "undefined" in metric}
 
 
 def read(path: epath.Path) -> Results:
@@ -157,7 +171,7 @@ def write_study(path: epath.Path, found: Mapping[str, Any], roles: Mapping[str, 
     found: as the study's `run` returned it, with the `seeds` of the run.
     roles: of every arm in it.
   """
-  files.write_json(path, {"schema": SCHEMA, **found, "roles": dict(roles or {})})
+  files.write_json(path, {"schema": SCHEMA, **found, "roles": dict(roles or {})}, _REASONS)
 
 
 def arm_scores(found: Mapping[str, Any], study: Mapping[str, Any]) -> ArmScores:

@@ -1,7 +1,6 @@
 """The trained run that a study starts from."""
 
 import dataclasses
-import functools
 
 from lcgen.classifiers import policies
 from lcgen.data.dataset import Dataset
@@ -40,5 +39,5 @@ class Study:
 
   def scorer(self) -> Scorer:
     """Makes the scorer of classifiers."""
-    confirm = functools.partial(identity.confirm_set, self.trainer.workdir)
+    confirm = lambda name, split: identity.confirm_set(self.trainer.workdir, name, split)
     return Scorer(self.context, self.data, self.directory, confirm)

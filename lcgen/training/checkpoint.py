@@ -20,14 +20,31 @@ _SEAL = "seal.json"  # beside each checkpoint. Line 1: SHA-256 of line 2. Line 2
 _KEPT = 3  # checkpoints, so that two whole ones are left if a run is killed before it seals the third
 
 
+def check_place(directory: epath.PathLike) -> None:
+  """Checks that Orbax can read what it writes in a folder; it takes the folder's name for a pattern.
+
+  Raises:
+    InputError: if it cannot.
+  """
+  if found := [character for character in "[\\" if character in str(epath.Path(directory).absolute())]:
+    raise errors.InputError(
+      f"{directory}: checkpoints cannot be read again from a folder with {found[0]} in its path; choose another, or "
+      "rename that folder"
+    )
+
+
 class Checkpoints:
   """The checkpoints of one phase, `<directory>/<step>/`, each written whole or not at all.
 
   Saving runs in the background. A checkpoint counts once it is sealed, and as long as every file matches its digest.
   An unfinished or damaged one is skipped in favour of the one before, and written again.
+
+  Raises:
+    InputError: as `check_place`.
   """
 
   def __init__(self, directory: epath.PathLike):
+    check_place(directory)
     self._directory = epath.Path(directory).absolute()
     self.latest = _agreed(_newest_whole(self._directory) if jax.process_index() == 0 else None)
     self._sealer = futures.ThreadPoolExecutor(1)
@@ -83,7 +100,8 @@ class Checkpoints:
       raise OSError(f"{folder} could not be written: {error}") from error
     if jax.process_index() != 0:
       return
-    text = json.dumps(about | {"files": {name: _digest(folder / name) for name in _files(folder)}})
+    digests = {name: _digest(folder / name) for name in _files(folder)}
+    text = json.dumps(files.strict(about) | {"files": digests}, allow_nan=False)
     files.write_text(folder / _SEAL, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 
   def _wait(self) -> None:

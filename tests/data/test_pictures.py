@@ -4,11 +4,12 @@ import logging
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image, ImageOps
 
-from lcgen.data import own_images, pictures, sources
+from lcgen.data import pictures, sources
 from lcgen.data.settings import DataSettings
-from lcgen.runtime import errors, registry
+from lcgen.runtime import errors, memory, places, registry
 from tests.support.images import save, write_folder
 
 GREY = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4) * 10
@@ -16,7 +17,7 @@ STROKE = (slice(1, 3), slice(1, 3))
 
 
 def read(*paths, **look):
-  return pictures.read([own_images.places.find(str(path), "") for path in paths], pictures.Look(**look))
+  return pictures.read([places.expanded(path, "path") for path in paths], pictures.Look(**look))
 
 
 def black_on_transparent(mode):
@@ -166,3 +167,13 @@ def test_a_set_that_is_not_square_is_not_stretched_in_silence(given, tmp_path, c
       assert data.facts.shape == data.test.images.shape[1:] == shape
       assert ("images of 12x10 pixels are made" in caplog.text) == (shape[0] == shape[1])
       assert (data.train.images[:, 0] == 255).all() == (shape[0] == 12)
+
+
+def test_images_that_do_not_fit_the_memory_are_refused_before_they_are_read(tmp_path, monkeypatch):
+  root = write_folder(tmp_path, parts=("train",), shape=(20, 30), count=2)
+  files = sorted(map(epath.Path, root.glob("train/*/*.png")))
+  monkeypatch.setattr(memory, "available_memory", lambda: 4 * 20 * 30)
+  assert pictures.read(files, pictures.Look()).shape == (4, 20, 30, 1)
+  monkeypatch.setattr(memory, "available_memory", lambda: 4 * 20 * 30 - 1)
+  with pytest.raises(errors.InputError, match="4 images, which take 2,400 bytes, and 2,399 are free; make the images"):
+    pictures.read(files, pictures.Look())

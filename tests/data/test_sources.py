@@ -172,7 +172,7 @@ def test_splits_that_cannot_be_trained_on_are_refused(images, labels, names, wor
 
 
 @pytest.mark.parametrize(
-  ("returned", "words"), [(None, "returned a NoneType"), (OSError("on fire"), "it fails (on fire)")]
+  ("returned", "words"), [(None, "returned a NoneType"), (OSError("on fire"), r"it fails \(on fire\)")]
 )
 def test_a_source_of_a_plug_in_that_fails_is_named(returned, words):
   with registry.temporary(sources.SOURCES, sources._SOURCES):

@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.support import archives
 from tests.support.helpers import config_of
 from tests.support.images import write_folder
-from tests.support.runs import ARMS, METHODS, SMOKE
+from tests.support.runs import ARMS, METHODS, REFERENCES, SMOKE
 
 
 def test_a_run_leaves_what_it_promises(smoke):
@@ -38,7 +38,7 @@ def test_a_run_leaves_what_it_promises(smoke):
     np.testing.assert_allclose(scores["corrupted"]["accuracy"], np.mean(shifted, axis=0))
     mean = np.mean([scores[name]["accuracy"] for name in contrast], axis=0)
     np.testing.assert_allclose(results["robustness"][arm]["generated_cifar10_c"]["means"]["selected"], mean)
-  assert list(results["samples"]) == ["prior", *METHODS]
+  assert list(results["samples"]) == ["prior", *METHODS, *REFERENCES]
   for scored in results["samples"].values():
     assert len(scored["conditional_accuracy"]) == len(scored["diversity"]) == 2
     by_class = np.mean(scored["conditional_accuracy_by_class"], axis=1)
@@ -174,7 +174,7 @@ def test_bad_input_is_refused_in_a_sentence(run, tmp_path, arguments, words):
     (["--config.seeds=0"], "config.seeds=0"),
     (["--config.actor_critic.constraint=realism"], "config.constraint"),
     (["--config.plugins=no_such_module"], "beside run.py"),
-    (["--config."], "invalid syntax"),
+    (["--config."], "config.: unknown key"),
     (["--config", "configs/nothing.py"], "nothing.py"),
   ],
 )

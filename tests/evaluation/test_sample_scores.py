@@ -22,6 +22,10 @@ SAMPLERS = METHODS
 SHARES = ("conditional_accuracy", "accepted", "precision", "recall", "coverage")
 OTHERS = ("diversity", "frechet_distance", "density", "novelty", "moved")
 SCORES = {*SHARES, *OTHERS, "conditional_accuracy_by_class", "kernel_distance", "ms_per_sample"}
+OF_REAL = {  # rows of real images, which come from no draw
+  "real": {*SCORES, "images"} - {"accepted", "moved", "ms_per_sample"},
+  "reconstructed": {*SCORES, "images"} - {"moved", "ms_per_sample"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,21 +50,25 @@ def test_an_image_looks_like_a_class_from_90_percent_on(target):
 
 
 def test_every_method_has_every_score_of_every_seed(results):
-  assert list(results["samples"]) == ["prior", *SAMPLERS]
+  assert list(results["samples"]) == ["prior", *SAMPLERS, *OF_REAL]
   for method, scores in results["samples"].items():
-    assert set(scores) == SCORES | ({"classification_accuracy"} if method == "actor" else set())
-    for name in (*SHARES, *OTHERS, "kernel_distance"):
+    expected = OF_REAL.get(method, SCORES)
+    assert set(scores) == expected | ({"classification_accuracy"} if method == "actor" else set())
+    for name in {*SHARES, *OTHERS, "kernel_distance"} & expected:
       assert len(scores[name]) == 2, name
       assert np.isfinite(scores[name]).all(), name
-    assert all(0 <= value <= 1 for name in SHARES for value in scores[name])
-    assert all(value >= 0 for name in OTHERS for value in scores[name])
+    assert all(0 <= value <= 1 for name in expected.intersection(SHARES) for value in scores[name])
+    assert all(value >= 0 for name in expected.intersection(OTHERS) for value in scores[name])
     by_class = np.array(scores["conditional_accuracy_by_class"])
     assert by_class.shape == (2, 10)
     assert set(np.ravel(by_class * 8)) <= set(range(9))  # of 8 samples
     np.testing.assert_allclose(scores["conditional_accuracy"], by_class.mean(axis=1))
+    assert scores["diversity"][0] != scores["diversity"][1]
+    if method in OF_REAL:  # as many images as there are samples
+      assert sum(scores["images"].values()) == 10 * 8
+      continue
     assert scores["ms_per_sample"] > 0
     assert (np.array(scores["moved"]) == 0).all() == (method == "prior")
-    assert scores["diversity"][0] != scores["diversity"][1]
   taught = results["samples"]["actor"]["classification_accuracy"]
   assert len(taught) == 2
   assert all(0 <= value <= 1 for value in taught)
@@ -92,12 +100,12 @@ def test_the_table_has_a_row_for_each_method(results, smoke):
   columns = lines[head].count("|")
   for line, (method, scores) in zip(lines[head + 2 :], results["samples"].items(), strict=False):
     assert line.startswith(f"| {method} | ")
-    assert line.endswith(f" | {scores['ms_per_sample']:.3f} |")
+    assert line.endswith(" | – | – |" if method in OF_REAL else f" | {scores['ms_per_sample']:.3f} |")
     assert line.count("|") == columns
     shown = [float(cell.split(" ± ")[0]) for cell in line.split("|")[2:4]]
     expected = [100 * np.mean(scores["conditional_accuracy"]), np.mean(scores["diversity"])]
     np.testing.assert_allclose(shown, expected, atol=0.051)
-  assert lines[head + 3 + len(SAMPLERS)] == ""
+  assert lines[head + 5 + len(SAMPLERS)] == ""
   taught = 100 * np.mean(results["samples"]["actor"]["classification_accuracy"])
   assert any(
     re.match(rf"A classifier trained on actor samples alone is right on {taught:.1f} ", line) for line in lines
@@ -128,18 +136,20 @@ def scorer():
   judge = settings.evaluate.judge
   variables = loop.init(judge_phase.phase(context, judge), context.mesh).variables
   test, train = squares(count=40, seed=1), squares()
-  judged = sample_scores.Judged(judge_phase.network(context, judge), variables, test, train)
+  validation = squares(count=12, seed=2)
+  judged = sample_scores.Judged(judge_phase.network(context, judge), variables, test, train, validation)
   return sample_scores.SampleScorer(context, context.mesh, frozen, judged)
 
 
-def scored(scorer, targets, real=None):
-  """Scores of the actor's samples and of the prior's, 8 for each target."""
+def scored(scorer, targets, like=None):
+  """Scores of the actor's samples, of the prior's and of real images, 8 for each target."""
   actor = lambda key, constraint, latents: samplers.actor(key, constraint, latents, None)
-  return scorer.all_samplers({"actor": actor}, targets, by_target, 8, real)
+  return scorer.all_samplers({"actor": actor}, targets, by_target, 8, like)
 
 
 def by_target(images, logits, target):
   assert images.shape == (2, 8, 8, 8, 1)
+  assert images.dtype == np.float32
   assert logits.shape == (2, 8, 4)
   return np.stack([np.arange(8) < 2 * target, np.arange(8) < 4])  # more of each target, and half in any case
 
@@ -154,29 +164,39 @@ def test_scores_are_means_over_targets(scorer):
   np.testing.assert_array_equal(scores["prior"]["moved"], 0)
 
 
-def compared(scorer, real):
-  return scored(scorer, [wish(0.0, True)], real)["actor"]
+def compared(scorer, like=None):
+  return scored(scorer, [wish(0.0, True)], like)["actor"]
+
+
+def every_other(images):
+  return np.arange(len(images)) % 2 == 0
+
+
+def every(images):
+  return np.ones(len(images), bool)
+
+
+def none(images):
+  return np.zeros(len(images), bool)
 
 
 def test_a_rules_samples_are_compared_with_the_images_it_holds_for(scorer):
-  bright = np.arange(40) % 2 == 0
-  some, every = compared(scorer, bright), compared(scorer, np.ones(40, bool))
-  assert some["novelty"] == every["novelty"]  # whatever they should be like, they are to be no copies
+  some, all_of_them = compared(scorer, every_other), compared(scorer, every)
+  assert some["novelty"] == all_of_them["novelty"]  # whatever they should be like, they are to be no copies
   for name in ("diversity", "frechet_distance", "kernel_distance"):
-    assert not np.isclose(some[name], every[name]).any()
+    assert not np.isclose(some[name], all_of_them[name]).any()
 
 
 def test_realism_is_compared_with_all_images_as_one_class(scorer):
-  np.testing.assert_allclose(compared(scorer, None)["diversity"], compared(scorer, np.ones(40, bool))["diversity"])
+  np.testing.assert_allclose(compared(scorer)["diversity"], compared(scorer, every)["diversity"])
 
 
 def test_a_rule_that_holds_for_no_test_image_has_no_score_to_compare(scorer):
-  assert np.isnan(compared(scorer, np.zeros(40, bool))["frechet_distance"]).all()
-
-
-def test_more_test_images_than_are_compared(scorer, monkeypatch):
-  monkeypatch.setattr(scorer, "_test_features", scorer._test_features[:, :30])
-  compared(scorer, np.ones(40, bool))
+  found = scored(scorer, [wish(0.0, True)], none)
+  for name in ("actor", "real", "reconstructed"):
+    assert np.isnan(found[name]["frechet_distance"]).all()
+  assert np.isnan(found["real"]["conditional_accuracy"]).all()
+  assert found["real"]["images"] == {"validation": 0, "train": 0}
 
 
 def test_a_registered_metric_of_features_is_a_score_of_every_sampler(scorer):
@@ -189,17 +209,19 @@ def test_a_registered_metric_of_features_is_a_score_of_every_sampler(scorer):
       return sets.samples.max() / sets.real.max()
 
     found = scored(scorer, [wish(0.0, True), wish(0.5, False)])
-    assert metrics.about()["largest"] == {
-      "title": "largest feature", "scale": 1.0, "digits": 3, "of": "features", "shown": True
-    }  # fmt: skip
-  assert list(found) == ["prior", "actor"]
+    words = {"title": "largest feature", "undefined": "its function returned no finite number"}
+    assert metrics.about()["largest"] == words | {"scale": 1.0, "digits": 3, "of": "features", "shown": True}
+  assert list(found) == ["prior", "actor", "real", "reconstructed"]
   for place, (name, scores) in enumerate(found.items()):
     own = asked[2 * place : 2 * place + 2]  # one set of features a seed
     assert scores["largest"] == [float(sets.samples.max() / sets.real.max()) for sets in own], name
-    assert set(scores) == SCORES | {"largest"}
+    assert set(scores) == {"largest", *OF_REAL.get(name, SCORES)}
   for sets in asked:
     assert sets.samples.shape[0] == len(sets.targets) == 2 * 8
-    assert (sets.classes, len(sets.real), len(sets.test), len(sets.train)) == (2, 40, 40, 80)
+    assert (sets.classes, len(sets.real), len(sets.test)) == (2, 40, 40)
+  # Of 8 images of each class 3 are validation images, and 5 are training images, which are no copies of themselves.
+  assert [len(sets.train) for sets in asked] == [80, 80, 80, 80, 70, 70, 80, 80]
+  for sets in asked:
     np.testing.assert_array_equal(sets.targets, np.repeat([0, 1], 8))
   assert "largest" not in metrics.METRICS
-  assert "largest" not in compared(scorer, None)
+  assert "largest" not in compared(scorer)

@@ -72,7 +72,9 @@ def test_an_unknown_generator_is_refused_with_the_nearest_name():
   words = r"^'vea' is no generator; the nearest is vae; there are pca, vae$"
   with pytest.raises(errors.InputError, match=words):
     generators.build("vea", None, (8, 8, 1), None)
-  with pytest.raises(errors.InputError, match=r"^config\.generator='vea': must be one of vae, pca$"):
+  with pytest.raises(
+    errors.InputError, match=r"^config\.generator='vea': must be one of vae, pca; the nearest is vae$"
+  ):
     configs.parse({"generator": "vea"})
 
 

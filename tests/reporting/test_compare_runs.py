@@ -353,10 +353,10 @@ BAD = {  # arguments that cannot be used, from two workdirs that can, and what t
   "broken JSON": (lambda a, b: [a, spoil(b, "results.json", lambda text: text[:-9])], "results.json cannot be read"),
   "not of a run": (lambda a, b: [a, spoil(b, "results.json", lambda text: "[1]")], "is not what a run"),
   "no config in it": (lambda a, b: [a, spoil(b, "config.json", lambda text: "3")], "is not what a run"),
-  "a value short": (lambda a, b: [a, spoil(b, "results.json", without_a_seed)], "not one finite value a seed"),
-  "not finite": (
-    lambda a, b: [a, spoil(b, "results.json", lambda text: re.sub(r"0\.8\d+", "NaN", text))],
-    "not one finite value a seed",
+  "a value short": (lambda a, b: [a, spoil(b, "results.json", without_a_seed)], "not one number a seed"),
+  "no numbers": (
+    lambda a, b: [a, spoil(b, "results.json", lambda text: re.sub(r"0\.8\d+", '"x"', text))],
+    "is not what a run",
   ),
   "no test set in common": (lambda a, b: [a, spoil(b, "results.json", on_other_sets)], "no test set that all"),
   "out is a file": (lambda a, b: [a, b, f"--out={b}/config.json"], "config.json: cannot be written to"),

@@ -15,7 +15,7 @@ from lcgen.runtime import errors, fields
 from lcgen.runtime import results as stored
 from tests.support import browser
 from tests.support.html_elements import Elements
-from tests.support.results import SETS, drawn, results, scored, study
+from tests.support.results import SETS, drawn, of_real, results, scored, study
 
 driver = browser.driver
 
@@ -48,7 +48,7 @@ def everything(arms=ARMS, sets=SETS, seeds=2, samplers=METHODS):
       "data": {"train": "f714d305a7b3a7ba" + "0" * 48, "test": "0f5536c586011dfa" + "1" * 48},
       "ranges": "stored 0 to 255, in the networks -2 to 2, decoded -1 to 1",
     },
-    samples=dict.fromkeys(samplers, sampled),
+    samples=dict.fromkeys(samplers, sampled) | of_real(sampled),
     edits={
       "distance_weight": 0.1,
       "distance_weights": [0.0, 0.1],
@@ -94,7 +94,8 @@ def write(workdir, found, phases=PHASES):
   with (workdir / "metrics.jsonl").open("w") as file:
     file.writelines(json.dumps(record) + "\n" for record in records(found, phases))
   count, rng = len(CLASSES), np.random.default_rng(0)
-  numbers = dict.fromkeys(found.samples, 2 * count) | {"originals": 20, "reconstructions": 20, "edits": count**2}
+  drawn_by = [name for name in found.samples if name not in of_real({})]
+  numbers = dict.fromkeys(drawn_by, 2 * count) | {"originals": 20, "reconstructions": 20, "edits": count**2}
   numbers |= {"edit_originals": count, "edit_reconstructions": count}
   images = {name: rng.integers(0, 256, (number, 4, 4, 1)).astype(np.uint8) for name, number in numbers.items()}
   np.savez_compressed(workdir / "samples.npz", **images)

@@ -125,8 +125,6 @@ def test_equal_differences_prove_as_much_as_their_signs(n):
     ([1.0, 2.0], [1.0], 0.95, "equally long"),
     ([], [], 0.95, "equally long"),
     ([[1.0, 2.0]], [[1.0, 2.0]], 0.95, "one value a seed"),
-    ([1.0, np.nan], [1.0, 2.0], 0.95, "finite"),
-    ([1.0, 2.0], [np.inf, 2.0], 0.95, "finite"),
     ([1.0, 2.0], [1.0, 3.0], 95, "confidence"),
     ([1.0, 2.0], [1.0, 3.0], 0.0, "confidence"),
   ],
@@ -244,14 +242,54 @@ def test_differences_in_words():
   difference = statistics.Difference(3, 0.0123, 0.01, (0.0031, 0.0214), (0.005, 0.02), 0.03)
   assert statistics.difference_words(difference, scale=100) == "+1.2 [0.3, 2.1]"
   assert statistics.difference_words(difference, scale=-100, digits=2) == "-1.23 [-2.14, -0.31]"
-  assert statistics.difference_words(difference) == "+0.0 [0.0, 0.0]"
-  slight = statistics.Difference(3, -0.01, 0.01, (-0.03, 0.01), (-0.02, 0.0), 0.2)
+  slight = statistics.Difference(3, -0.01, 0.01, (0.0, 0.0), (-0.02, 0.0), 0.2)
   assert statistics.difference_words(slight) == "+0.0 [0.0, 0.0]"
 
 
-@pytest.mark.parametrize("values", [[float("nan")], [0.5, float("nan")], [float("inf"), float("-inf")]])
-def test_summary_of_values_that_are_not_finite(values):
-  assert statistics.summary(values, digits=2) == "nan"
+@pytest.mark.parametrize(
+  ("mean", "interval", "words"),
+  [
+    (0.7, (0.02, 1.38), "+0.70 [0.02, 1.38]"),  # one digit more: the star beside it says that it excludes 0
+    (-0.7, (-1.38, -0.02), "-0.70 [-1.38, -0.02]"),
+    (0.7, (0.05, 1.35), "+0.7 [0.1, 1.4]"),
+    (0.7, (-0.02, 1.42), "+0.70 [-0.02, 1.42]"),
+    (0.7, (0.003, 1.397), "+0.700 [0.003, 1.397]"),
+    (0.7, (0.0, 1.4), "+0.7 [0.0, 1.4]"),
+    (0.7, (1e-9, 1.4), "+0.7 [0.0, 1.4]"),  # rounding, and no digit would show it
+  ],
+)
+def test_no_end_of_an_interval_rounds_to_0(mean, interval, words):
+  difference = statistics.Difference(3, mean / 100, 0.01, tuple(end / 100 for end in interval), None, 0.04)
+  assert statistics.difference_words(difference, scale=100) == words
+  assert statistics.interval_words(interval, 1) == words.partition(" ")[2]
+
+
+def test_a_difference_with_a_missing_value_is_undefined():
+  for ours, baseline in (([1.0, np.nan], [1.0, 2.0]), ([1.0, 2.0], [np.inf, 2.0]), ([np.nan], [1.0])):
+    for find in (statistics.paired, statistics.unpaired):
+      found = find(ours, baseline)
+      assert np.isnan(found.mean)
+      assert (found.sd, found.t_interval, found.bootstrap_interval, found.p) == (None,) * 4
+      assert statistics.verdict(found) == statistics.verdict(found, adjusted_p=0.01) == "undefined"
+      assert statistics.difference_words(found) == "–"
+      assert tables.compared([found]) == ["–"]
+  gain = [0.5, 0.6, 0.7], [0.1, 0.2, 0.3]
+  assert statistics.share_of_gain([np.nan, 0.2, 0.3], *gain).ratio is None
+
+
+@pytest.mark.parametrize(
+  ("values", "words"),
+  [
+    ([], "–"),
+    ([None], "–"),
+    ([float("nan")] * 2, "–"),
+    ([float("inf"), float("-inf")], "–"),
+    ([0.5, float("nan")], "0.50 (1 of 2)"),
+    ([0.5, None, 1.5], "1.00 ± 0.71 (2 of 3)"),
+  ],
+)
+def test_summary_of_missing_values(values, words):
+  assert statistics.summary(values, digits=2) == words
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (2, 5), (20, 4)])

@@ -9,7 +9,7 @@ from scipy import stats
 from lcgen.data import corruptions, test_sets
 from lcgen.reporting import statistics, tables
 from lcgen.runtime.results import RuleResults
-from tests.support.results import ARMS, SETS, compared, drawn, results
+from tests.support.results import ARMS, SETS, compared, drawn, of_real, results
 
 
 def test_scores_are_those_of_sets_and_of_families():
@@ -222,10 +222,16 @@ def rule(samples, **more):
 def test_samplers_are_rows():
   scores = ("conditional_accuracy", "diversity", "novelty", "moved")
   samples = {"actor": {name: [0.25, 0.75] for name in scores} | {"ms_per_sample": 0.0614}}
-  table = tables.samples(rule(samples), "rule holds, %", "caption")
+  older = tables.samples(rule(samples), "rule holds, %", "caption")
+  assert older.note == ""
+  table = tables.samples(rule(samples | of_real(samples["actor"])), "rule holds, %", "caption")
   titles = ["method", "rule holds, %", "diversity", "novelty", "distance moved", "ms per sample"]
   assert list(table.header) == titles
-  assert table.rows == [["actor", "50.0 ± 35.4", *["0.50 ± 0.35"] * 3, "0.061"]]
+  assert older.rows == [["actor", "50.0 ± 35.4", *["0.50 ± 0.35"] * 3, "0.061"]]
+  real = ["50.0 ± 35.4", *["0.50 ± 0.35"] * 2, "–", "–"]
+  assert table.rows == [*older.rows, ["real", *real], ["reconstructed", *real]]
+  for words in ("`real`: real images", "(40 validation and 60 training images)", "`reconstructed`: 100 test images"):
+    assert words in table.note
 
 
 def test_a_sampler_and_metrics_of_ones_own_are_shown():

@@ -52,7 +52,9 @@ def test_too_few_file_handles(limited, tmp_path):
 
 def test_too_little_memory_for_the_data(limited, tmp_path):
   count, path = 2_000_000, tmp_path / "large.npz"
-  np.savez_compressed(path, images=np.zeros((count, 28, 28, 1), np.uint8), labels=np.arange(count, dtype=np.int32) % 10)
+  np.savez_compressed(
+    path, images=np.full((count, 28, 28, 1), 128, np.uint8), labels=np.arange(count, dtype=np.int32) % 10
+  )
   flags = (*SMOKE, "--config.data.source=npz", f"--config.data.path={path}", "--config.data.train_limit=0")
   code, stderr = limited("-v 3000000", *flags, f"--workdir={tmp_path / 'run'}")  # KiB, of which JAX takes one half
   assert code == 1

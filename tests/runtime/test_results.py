@@ -1,3 +1,4 @@
+import ast
 import dataclasses
 import json
 import math
@@ -49,6 +50,10 @@ def test_files_are_strict_json_and_null_becomes_nan(path):
 
   text = json.loads(path.read_text(), parse_constant=refuse)
   assert text["samples"]["actor"]["diversity"] == [None, None]
+  assert text["undefined"] == {
+    "samples actor diversity": "the real images of a class are all alike, or there are none",
+    "arms none test nll": "not a number",
+  }
   read = stored.read(path)
   assert all(map(math.isnan, read.samples["actor"]["diversity"]))
   assert math.isnan(read.arms["none"]["test"]["nll"][0])
@@ -161,9 +166,37 @@ def test_records_that_were_written_are_read(tmp_path):
   record = {"phase": "vae", "kind": "vae", "step": 4, "epoch": 0.5, "terms": {"loss": [1.0, math.nan]}}
   metrics.write(record)
   metrics.write(record | {"step": 8})
-  assert metrics.read()[0] == record | {"terms": {"loss": [1.0, None]}}
+  undefined = {"undefined": {"terms loss": "not a number"}}
+  assert metrics.read()[0] == record | undefined | {"terms": {"loss": [1.0, None]}}
   metrics.truncate("vae", 4)
   assert [record["step"] for record in metrics.read()] == [4]
+
+
+def test_reasons_stand_beside_what_is_null():
+  reasons = {"relative": "the accuracy on clean images is 0", "all": "nearer"}
+  content = {"robustness": {"fog": {"relative": {"benchmark": [math.nan], "all": [math.nan, 1.0]}}}, "x": [-math.inf]}
+  assert files.strict(content, reasons)["undefined"] == {
+    "robustness fog relative benchmark": "the accuracy on clean images is 0",
+    "robustness fog relative all": "nearer",
+    "x": "infinite",
+  }
+  whole = {"a": [1.0, None], "b": {"c": (2, "x")}}
+  assert files.strict(whole) == {"a": [1.0, None], "b": {"c": [2, "x"]}}
+  assert files.strict([math.nan]) == [None]
+
+
+def test_all_json_is_written_strictly():
+  """Whoever writes JSON refuses NaN, so that no writer can forget to replace it."""
+  lax, seen = [], 0
+  for path in sorted(pathlib.Path(files.__file__).parent.parent.rglob("*.py")):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dumps", "json.dump"):
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        seen += 1
+        if given.get("allow_nan") != "False":
+          lax.append(f"{path.name}: {ast.unparse(node)}")
+  assert lax == []
+  assert seen >= 5
 
 
 def test_old_rules_and_studies_are_read():

@@ -17,6 +17,7 @@ from lcgen.studies import benchmark, dry_run, inspection
 from lcgen.training import loop
 from tests.support.benches import bench_of
 from tests.support.helpers import DIGITS, config_of
+from tests.support.runs import SMOKE
 
 FIELDS = {field.name for field in dataclasses.fields(benchmark.Ceilings)}
 
@@ -55,7 +56,8 @@ def test_a_benchmark_without_a_curve_has_one_table(small):
 
 
 def test_the_command_needs_no_data_and_trains_nothing(run, tmp_path):
-  flags = ("--config=configs/cifar10.py:smoke", f"--config.data.dir={tmp_path / 'nothing'}", "--stage=benchmark")
+  flags = (SMOKE, "--config.data.source=tfds", "--config.data.name=mnist", f"--config.data.dir={tmp_path / 'nothing'}")
+  flags += ("--stage=benchmark",)
   sizes = ("--config.benchmark.phases=judge,sampling", "--config.benchmark.curve=(1,2)")
   sizes += ("--config.train.chunk_steps=2", "--config.benchmark.seconds=600")  # a busy machine takes its time
   code, stdout, stderr = run(*flags, *sizes, f"--workdir={tmp_path / 'run'}")
@@ -99,7 +101,7 @@ def test_the_memory_of_a_phase_is_known_before_it_runs(small, name):
 
 
 def test_a_phase_that_does_not_fit_is_named_by_inspect(small, monkeypatch):
-  found = inspection.find(small.context, small.sections, None)
+  found = {"memory_bytes": {name: dry_run.peak_bytes(small.context, small.sections, name) for name in ("vae", "judge")}}
   monkeypatch.setattr(memory, "free_memory", lambda: 1000)
   with pytest.raises(errors.InputError, match=r"the phase \w+: [\d,]+ bytes are needed and 1,000 are free"):
     inspection.check_memory(found)

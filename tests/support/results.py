@@ -8,7 +8,7 @@ from lcgen.classifiers.arms import known, role
 from lcgen.data import test_sets
 from lcgen.evaluation import metrics, robustness
 from lcgen.reporting import tables
-from lcgen.runtime.results import AUGMENTATION, ArmScores, Results, TestSetFacts
+from lcgen.runtime.results import AUGMENTATION, REAL, RECONSTRUCTED, ArmScores, Results, TestSetFacts
 
 ARMS = ("none", "latent_constraints", "clip", "flip_crop+latent_constraints:share=0.5", "shuffled", "augmix")
 SETS = ("test", *(f"generated_cifar10_c/contrast_{severity}" for severity in range(1, 6)), "generated_mnist_c/stripe")
@@ -25,6 +25,16 @@ FEW = {  # the least that `results.json` can hold
   "test_sets": {},
   "robustness": {},
 }
+
+
+def of_real(scores):
+  """Rows of real images beside samplers with these scores, as `SampleScorer.all_samplers` gives them."""
+  drawn = ("accepted", "moved", "ms_per_sample", "classification_accuracy")
+  shared = {name: values for name, values in scores.items() if name not in drawn}
+  return {
+    REAL: shared | {"images": {"validation": 40, "train": 60}},
+    RECONSTRUCTED: shared | {"images": {"test": 100}},
+  }
 
 
 def scored(by_arm):

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
+from lcgen.cli import stages
 from lcgen.runtime import errors
 from lcgen.training import checkpoint
 from tests.support.damage import flips, truncations
-from tests.support.helpers import tree_bytes
+from tests.support.helpers import config_of, tree_bytes
 
 STEPS = (1, 2)
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -119,3 +121,22 @@ def test_reading_writes_nothing(saved):
   before = {path: path.stat().st_mtime_ns for path in saved.rglob("*")}
   loaded(saved)
   assert before == {path: path.stat().st_mtime_ns for path in saved.rglob("*")}
+
+
+@pytest.mark.parametrize(
+  "name", ["a b", "a=b,c", "a#b?c*d", "100%20", "é", "a:b", "{a}", "'a\"", "~a", "$a;b&c|d", "a]"]
+)
+def test_folders_of_any_name(tmp_path, name):
+  with checkpoint.Checkpoints(tmp_path / name / "saved") as checkpoints:
+    checkpoints.save(1, state(1), {"seconds": 0.1})
+  assert loaded(tmp_path / name / "saved") == as_written(1)
+
+
+@pytest.mark.parametrize("name", ["lr=[1, 2]", "a\\b"])
+def test_folders_whose_checkpoints_could_not_be_read_again_are_refused(tmp_path, name):
+  with pytest.raises(errors.InputError, match=r"checkpoints cannot be read again from a folder with . in its path"):
+    checkpoint.Checkpoints(tmp_path / name / "saved")
+  settings = config_of("smoke", seeds=1)
+  with pytest.raises(errors.InputError, match=r"checkpoints cannot be read again from a folder with . in its path"):
+    stages.run(settings, epath.Path(tmp_path / name), "vae")
+  assert list(tmp_path.iterdir()) == []
