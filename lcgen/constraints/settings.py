@@ -204,7 +204,7 @@ class Flow:
   """Sampling by the flow of the mixture, guided by rules."""
 
   steps: int = field(10, at_least(1), "Steps of Heun's method, each two evaluations of the velocity.")
-  guidance: float = field(2.0, non_negative, "Weight of the energies of rules in the velocity.")
+  guidance: float = field(5.0, non_negative, "Weight of the energies of rules in the velocity.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +238,7 @@ class EditSettings:
   learning_rate: float = field(0.05, positive, "Adam's learning rate.")
   distance_weight: float = field(0.003, non_negative, "Adam's weight of the distance from the image's own encoding.")
   flow_steps: int = field(10, at_least(1), "Steps of Heun's method along the flow, each way.")
-  flow_guidance: float = field(2.0, non_negative, "Weight of the energies of rules on the flow's way forth.")
+  flow_guidance: float = field(5.0, non_negative, "Weight of the energies of rules on the flow's way forth.")
 
 
 @dataclasses.dataclass(frozen=True)
