@@ -22,7 +22,7 @@ def cases(run):
   learnt = {
     name: run._learner.rule(rule_spec.parse(f"rule:lcgen.rules.{name}:{bound}")) for name, bound in RULES.items()
   }
-  wish = {name: run._constraint(known.pair, learning.HOLDS) for name, known in learnt.items()}
+  wish = {name: run._constraint(known.pair, learning.HOLDS, "rule") for name, known in learnt.items()}
   keeps = {name: lambda drawn, known=known: known.holds(drawn.images) for name, known in learnt.items()}
   result = {f"`{name}:{RULES[name]}`": (wish[name], keeps[name]) for name in RULES}
   for a, b in PAIRS:

@@ -62,6 +62,7 @@ class Config:
   pca: PCASettings = section(PCASettings)
   actor_critic: constraints.GameSettings = section(constraints.GameSettings)
   energy: constraints.EnergySettings = section(constraints.EnergySettings)
+  mixture: constraints.MixtureSettings = section(constraints.MixtureSettings)
   rule: constraints.RuleSettings = section(constraints.RuleSettings, free=True)
   classifier: ClassifierSettings = section(ClassifierSettings)
   evaluate: EvaluateSettings = section(EvaluateSettings)

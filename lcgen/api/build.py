@@ -26,7 +26,7 @@ def context(config: configs.Config, facts: sources.Facts) -> Context:
 
 def constraint(config: configs.Config) -> ConstraintSettings:
   """Gathers the settings that decide how constraints are learnt."""
-  return ConstraintSettings(config.actor_critic, config.energy, config.rule, config.sample.langevin)
+  return ConstraintSettings(config.actor_critic, config.energy, config.rule, config.sample.langevin, config.mixture)
 
 
 def sections(config: configs.Config) -> Sections:

@@ -24,6 +24,7 @@ from lcgen.api import build
 from lcgen.api import workdir as workdirs
 from lcgen.api.run import GENERATOR
 from lcgen.constraints import learning
+from lcgen.constraints.mixture import Mixture, trimmed
 from lcgen.constraints.settings import ConstraintSettings
 from lcgen.data import sources
 from lcgen.generator.frozen import Frozen
@@ -43,6 +44,7 @@ _WORDS = {
   "judge": "scores samples; trained on real images alone",
   "classifier": "one an arm, trained on images and what the arm adds to them",
   "realism": "actor, critic and energy as above, where the condition is to look like the data",
+  workdirs.MIXTURE: "density of latents of each class: weights, means, and covariances by eigenvectors and eigenvalues",
 }
 
 
@@ -125,6 +127,17 @@ class Export:
     """Refuses, because learning needs training images, and a workdir for the networks."""
     del frozen
     raise self._refused("it has networks and no place to learn others; load the workdir instead")
+
+  def mixture(self, frozen: Frozen) -> Mixture:
+    """Reads the mixture of each class, `[S, ...]`.
+
+    Raises:
+      InputError: if the workdir had none when the file was written.
+    """
+    del frozen
+    if not self.has(workdirs.MIXTURE):
+      raise self._refused("it has no mixture of each class; draw by it from the workdir once, and export that again")
+    return trimmed(self.read(workdirs.MIXTURE))
 
   def _refused(self, reason: str) -> errors.InputError:
     return errors.InputError(f"{self._path}, written by lcgen {self._about['lcgen']}: {reason}")

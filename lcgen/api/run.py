@@ -1,6 +1,5 @@
 """A trained run in Python, as `lcgen.load` opens it."""
 
-import dataclasses
 import functools
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,10 +11,12 @@ import numpy as np
 from etils import epath
 
 from lcgen.api import classes
+from lcgen.api.samples import Samples
 from lcgen.classifiers import arm_phase, judge_phase
 from lcgen.config import Config
-from lcgen.constraints import learning, rule_spec, samplers
+from lcgen.constraints import algebra, learning, rule_spec, samplers
 from lcgen.constraints.algebra import Constraint, Learnt
+from lcgen.constraints.mixture import Mixture
 from lcgen.constraints.settings import ConstraintSettings
 from lcgen.data import checks, pictures, ranges, sources
 from lcgen.generator import statistics
@@ -44,36 +45,8 @@ class Stored(Protocol):
   def learner(self, frozen: Frozen) -> learning.Learner:
     """Builds the learner of further constraints."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Samples:
-  """Images with their latents and certificates.
-
-  Attributes:
-    images: floats in [0, 1], `[N, H, W, C]`.
-    latents: `[N, L]`.
-    start: the draw from the prior or the encoding that each latent came from, `[N, L]`.
-    labels: labels that were asked for, int32 `[N]`; -1 if the wish was no label.
-    energy: energy of the constraint, nats, `[N]`: -log D of one critic. Those of unions can be below 0.
-    critics: logit of each critic in the constraint, `[N, critics]`.
-    accepted: whether the critics accept that the constraint holds, bool `[N]`: D > 1/2, and the class has a probability
-      of at least 0.95 among all classes of its critic; `&` and `|` join these. Neither a constraint nor its negation
-      accepts latents of which the critic is uncertain.
-    moved: root mean square over latents between start and latents, `[N]`; two draws from the prior are 1.41 apart.
-    verdict: the judge's label, int32 `[N]`.
-    confidence: the judge's probability of that label, `[N]`.
-  """
-
-  images: np.ndarray
-  latents: np.ndarray
-  start: np.ndarray
-  labels: np.ndarray
-  energy: np.ndarray
-  critics: np.ndarray
-  accepted: np.ndarray
-  moved: np.ndarray
-  verdict: np.ndarray
-  confidence: np.ndarray
+  def mixture(self, frozen: Frozen) -> Mixture:
+    """Gives the mixture of each class, `[S, ...]`."""
 
 
 class Run:
@@ -147,7 +120,7 @@ class Run:
     """
     kept = self._stored.has("realism/energy")
     pair = self._pair("realism/") if kept else self._learner.realism()
-    return self._constraint(pair, np.ones(1, np.float32))
+    return self._constraint(pair, np.ones(1, np.float32), "realism")
 
   def learn(
     self,
@@ -186,7 +159,7 @@ class Run:
         trainer = Trainer(self._context, epath.Path(folder), lambda: None)
         bound, value = next(iter(given.items()), ("", 0.0))
         learnt = self._learner.rule(rule_spec.checked(rule_spec.Rule(rule, bound, value)), trainer)
-    return self._constraint(learnt.pair, learning.HOLDS)
+    return self._constraint(learnt.pair, learning.HOLDS, "rule")
 
   def sample(
     self, wish: Wish, method: str | int = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
@@ -203,7 +176,8 @@ class Run:
       wish: a class, a sequence of classes with one for each sample, or a constraint.
       method: the sampler, with the settings of the config's section `sample`. `"actor"`: G(z, y) (Eq. 5).
         `"optimize"`: Adam on z. `"langevin"`: noisy gradient steps on z. `"refine"`: the actor's proposal, a few
-        Langevin steps, and another draw for latents that the critics refuse. A whole number here is the count.
+        Langevin steps, and another draw for latents that the critics refuse. `"mixture"`: z moved to a component of
+        the class's mixture. `"flow"`: z moved along its flow, guided by rules. A whole number here is the count.
       count: number of samples for one label or for a constraint, by default 1; not for a sequence of labels.
       seed: decides the draws, from 0 to 2**32 - 1.
       replica: which of the seeds, counted from 0.
@@ -221,7 +195,8 @@ class Run:
       raise ValueError(f"seed={seed}: must be a whole number from 0 to {fields.MOST_SEED}")
     prior_key, key = jax.random.split(jax.random.key(int(seed)))
     start = self._context.generator.prior(prior_key, len(labels))
-    moved = self._moves[method](key, self._pick(constraint, replica), start)
+    given = self._drawable(constraint, samplers.draws_from_mixture(method))
+    moved = self._moves[method](key, self._pick(given, replica), start)
     return self._certified(moved, constraint, labels, replica)
 
   def edit(
@@ -232,7 +207,7 @@ class Run:
     distance_weight: float | None = None,
     replica: int = 0,
   ) -> Samples:
-    """Edits images towards a wish, and keeps them close: Adam from their encodings on E(z) + lambda L_dist (Eq. 3).
+    """Edits images towards a wish, and keeps them close: by `edit.method`, Adam on E(z) + lambda L_dist (Eq. 3).
 
     Args:
       images: `[N, H, W, C]`, uint8 or floats in [0, 1].
@@ -254,7 +229,8 @@ class Run:
     if not 0 <= weight <= fields.LARGEST:
       raise ValueError(f"distance_weight={weight}: must be a finite number of at least 0")
     frozen = self._pick(self._frozen, replica)
-    moved = self._edit(self._pick(constraint, replica), latents, frozen.posterior_scale, jnp.float32(weight))
+    given = self._drawable(constraint, self._stored.config.edit.method != "adam")
+    moved = self._edit(self._pick(given, replica), latents, frozen.posterior_scale, jnp.float32(weight))
     return self._certified(moved, constraint, labels, replica)
 
   def interpolate(self, a: np.ndarray, b: np.ndarray, count: int = 8, replica: int = 0) -> np.ndarray:
@@ -302,8 +278,8 @@ class Run:
     """Returns the constraint of one label, or of one label for each latent."""
     return self._constraint(self._pair(), np.eye(len(self.class_names), dtype=np.float32)[labels])
 
-  def _constraint(self, pair: learning.Pair, condition: np.ndarray) -> Learnt:
-    return learning.constraint(self._context, self._stored.constraint, pair, condition)
+  def _constraint(self, pair: learning.Pair, condition: np.ndarray, kind: str = "") -> Learnt:
+    return learning.constraint(self._context, self._stored.constraint, pair, condition, kind)
 
   def _wanted(self, wish: Wish, count: int | None) -> tuple[Constraint, np.ndarray]:
     """Returns the constraint, and the label of each sample, -1 for none."""
@@ -390,6 +366,14 @@ class Run:
   @functools.cached_property
   def _frozen(self) -> Frozen:
     return Frozen(self._read(GENERATOR), **self._read(statistics.NAME))
+
+  def _drawable(self, constraint: Constraint, needed: bool) -> Constraint:
+    """Adds the mixture to a constraint if a sampler or an edit needs it; fits the mixture if the workdir has none."""
+    return algebra.Drawable(constraint, self._mixture) if needed else constraint
+
+  @functools.cached_property
+  def _mixture(self) -> Mixture:
+    return self._stored.mixture(self._frozen)
 
   @functools.cached_property
   def _learner(self) -> learning.Learner:

@@ -12,7 +12,8 @@ from lcgen.api import build
 from lcgen.api.run import GENERATOR
 from lcgen.classifiers import arm_training, judge_phase
 from lcgen.classifiers.arms import ALONE
-from lcgen.constraints import draws, energy_phase, game_phase, learning
+from lcgen.constraints import draws, energy_phase, game_phase, learning, mixture_phase
+from lcgen.constraints.mixture import Mixture
 from lcgen.constraints.settings import ConstraintSettings
 from lcgen.data import sources
 from lcgen.generator import statistics, trained
@@ -22,7 +23,7 @@ from lcgen.training import checkpoint, identity, loop
 from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 
-STATISTICS = statistics.NAME
+STATISTICS, MIXTURE = statistics.NAME, mixture_phase.NAME
 _ARMS, _REALISM = "classifier/", "realism/"  # prefixes of the names of arms' networks, and of realism's
 
 
@@ -53,10 +54,10 @@ _NETWORKS = {
 
 
 def names(config: configs.Config) -> list[str]:
-  """Lists the names of all networks that a run of this config may train, and of the generator's statistics."""
+  """Lists the names of all networks that a run of this config may train, of the statistics and of the mixture."""
   arms = dict.fromkeys((*config.classifier.arms, ALONE))
   realism = [_REALISM + name for name in ("actor", "critic", "energy")]
-  return [GENERATOR, STATISTICS, *_NETWORKS, *(_ARMS + arm for arm in arms), *realism]
+  return [GENERATOR, STATISTICS, *_NETWORKS, *(_ARMS + arm for arm in arms), *realism, MIXTURE]
 
 
 def abstract(context: Context, config: configs.Config, name: str) -> Any:
@@ -64,6 +65,8 @@ def abstract(context: Context, config: configs.Config, name: str) -> Any:
   per_seed = parallel.per_seed(context.mesh)
   if name == STATISTICS:
     return checkpoint.abstract(statistics.shapes(context), per_seed)
+  if name == MIXTURE:
+    return checkpoint.abstract(mixture_phase.shapes(context, config.mixture), per_seed)
   if name == GENERATOR:
     return checkpoint.abstract(trained.shapes(context), per_seed)
   if name.startswith(_ARMS):
@@ -102,8 +105,8 @@ class Workdir:
     with checkpoint.Checkpoints(self._directory / STATISTICS) as saved:
       facts = sources.Facts(**saved.record)
     self.config, self.context = config, build.context(config, facts)
-    read = lambda: identity.confirm(workdir, sources.load(config.data)).train
-    self._trainer = Trainer(self.context, workdir, read)
+    self._data = lambda: identity.confirm(workdir, sources.load(config.data))
+    self._trainer = Trainer(self.context, workdir, lambda: self._data().train)
     self._arms = arm_training.ArmTraining(self.context, self._trainer, config.classifier, None)
 
   def has(self, name: str) -> bool:
@@ -112,6 +115,9 @@ class Workdir:
       return self._arms.is_kept(name.removeprefix(_ARMS))
     if name in (STATISTICS, GENERATOR):
       return True
+    if name == MIXTURE:
+      with checkpoint.Checkpoints(self._directory / MIXTURE) as saved:
+        return saved.latest is not None
     phase, _ = _trained_in(self.context, self.config, name)
     return self._trainer.is_finished(phase)
 
@@ -121,8 +127,8 @@ class Workdir:
     Raises:
       InputError: if the network is not trained to its end.
     """
-    if name == STATISTICS:
-      with checkpoint.Checkpoints(self._directory / STATISTICS) as saved:
+    if name in (STATISTICS, MIXTURE):
+      with checkpoint.Checkpoints(self._directory / name) as saved:
         return saved.restore(abstract(self.context, self.config, name))
     if name == GENERATOR:
       return trained.read(self.context, self._trainer)
@@ -131,6 +137,14 @@ class Workdir:
       return self._arms.load([arm])[arm]
     phase, kept = _trained_in(self.context, self.config, name)
     return kept(self._trainer.finished(phase))
+
+  def mixture(self, frozen: Frozen) -> Mixture:
+    """Restores the mixture of each class, `[S, ...]`; fits and keeps it if it is not there yet.
+
+    Raises:
+      InputError: if it is not there and the data set cannot be read.
+    """
+    return mixture_phase.learn(self.context, self._trainer, frozen, self.config.mixture, self._data)
 
   @functools.cached_property
   def constraint(self) -> ConstraintSettings:

@@ -14,7 +14,8 @@ from lcgen.runtime.results import AUGMENTATION, BASELINE, CONTROL, METHOD
 
 NONE = "none"
 ALONE = "latent_constraints:share=1.0"  # the arm of the classification accuracy score
-SOURCES = ("actor", "refine", "edit")
+MIXTURE = "mixture"
+SOURCES = ("actor", "refine", MIXTURE, "edit")
 
 
 Range = tuple[float, float]
@@ -148,6 +149,11 @@ def role(arm: str) -> str:
   if METHOD in roles:
     return METHOD
   return roles[0] if len(roles) == 1 else AUGMENTATION
+
+
+def draws_from_mixture(arm: str) -> bool:
+  """Tells whether a part of an arm draws from the mixture of each class."""
+  return any(settings.get("source") == MIXTURE for _, settings in parse(arm))
 
 
 def controls() -> list[str]:

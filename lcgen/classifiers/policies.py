@@ -91,7 +91,7 @@ def tools(context: Context, constraint: ConstraintSettings, sample: Any, edit: E
     prepare=lambda images: context.prepare({"image": images})["image"],
     share=share,
     samplers=samplers.bind(sample, context.generator.prior),
-    edit=edit,
+    edit=dataclasses.replace(edit, method="adam"),  # other ways need a mixture, which arms have only if they draw by it
   )
 
 
@@ -209,6 +209,8 @@ def _samples(key, images, classes, frozen, *, tools: Tools, settings):
     start = tools.generator.prior(start_key, len(classes))
   conditions = jax.nn.one_hot(classes, tools.classes)
   constraint = algebra.Learnt(tools.energy, tools.actor, frozen.energy, frozen.actor, conditions)
+  if frozen.mixture is not None:
+    constraint = algebra.Drawable(constraint, frozen.mixture)
   if settings["source"] == "edit":
     moved = samplers.edit(constraint, start, frozen.posterior_scale, tools.edit)
   else:

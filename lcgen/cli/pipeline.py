@@ -14,11 +14,12 @@ from etils import epath
 from lcgen import config as configs
 from lcgen.api import build
 from lcgen.classifiers import arm_phase, arm_training, judge_phase, policies
-from lcgen.classifiers.arms import ALONE, role
+from lcgen.classifiers.arms import ALONE, draws_from_mixture, role
 from lcgen.classifiers.labelled import Labelled, by_class
 from lcgen.cli import wanted
 from lcgen.cli.flags import GENERATOR
-from lcgen.constraints import algebra, learning, rule_spec, samplers
+from lcgen.constraints import algebra, learning, mixture_phase, rule_spec, samplers
+from lcgen.constraints.mixture import Mixture
 from lcgen.data import ranges, sources, test_sets
 from lcgen.evaluation import gallery, metrics, provenance, sample_scores
 from lcgen.evaluation.classifier_scores import Scorer
@@ -85,7 +86,10 @@ class Pipeline:
       return self._write(stage, learning_curve.run(self._study(frozen), config.learning_curve))
     pair = learner.labels(train=asked("actor_critic"))
     if stage == "actor_critic":
+      self._mixture(frozen)
       return
+    if any(map(draws_from_mixture, config.classifier.arms)):
+      frozen = frozen.replace(mixture=self._mixture(frozen))
     frozen = frozen.replace(actor={"params": pair.actor}, energy={"params": pair.energy}, labelled=self._labelled())
     if stage == "audit":
       sets = wanted.test_sets(config, stage)
@@ -103,6 +107,11 @@ class Pipeline:
   def _study(self, frozen: Frozen) -> Study:
     directory = self._config.data.dir
     return Study(self._context, self._trainer, self._data, frozen, self._sections, directory)
+
+  def _mixture(self, frozen: Frozen) -> Mixture:
+    """Fits or restores the mixture of each class, `[S, ...]`."""
+    read = lambda: self._data
+    return mixture_phase.learn(self._context, self._trainer, frozen, self._sections.constraint.mixture, read)
 
   def _judge(self) -> Any:
     """Trains the judge; returns its variables, `[S, ...]`."""
@@ -131,14 +140,14 @@ class Pipeline:
     Every process scores all networks on its own devices. The first process writes.
     """
     config, context, data = self._config, self._context, self._data
-    judge = self._judge()
-    frozen, pair, judge = parallel.local((frozen, pair, judge), self._local_mesh)
+    everything = frozen, pair, self._judge(), self._mixture(frozen)
+    frozen, pair, judge, mixture = parallel.local(everything, self._local_mesh)
     sets = wanted.test_sets(config, "evaluate")
     _log.info("evaluating on %d test sets: %s", len(sets), ", ".join(config.evaluate.sets))
     scored = self._scorer.test(arm_phase.network(context, config.classifier), classifiers, sets)
     model = judge_phase.network(context, config.evaluate.judge)
     judged = self._scorer.test(model, {"judge": judge}, [test_sets.TestSet(test_sets.TEST)])
-    of_conditions = functools.partial(learner.constraint, pair)
+    of_conditions = lambda conditions: algebra.Drawable(learner.constraint(pair, conditions), mixture)
     scorer = self._sample_scorer(frozen, judge)
     targets = list(map(of_conditions, jnp.eye(context.classes)))
     count = config.evaluate.samples_per_class
@@ -174,7 +183,7 @@ class Pipeline:
     judged = sample_scores.Judged(model, judge, data.test, data.train, data.validation)
     return sample_scores.SampleScorer(self._context, self._local_mesh, frozen, judged)
 
-  def _write_samples(self, frozen: Frozen, of_conditions: Callable[[jax.Array], algebra.Learnt]) -> None:
+  def _write_samples(self, frozen: Frozen, of_conditions: Callable[[jax.Array], algebra.Drawable]) -> None:
     """Writes images of the first seed to `samples.npz`, for the figures."""
     context, test, across = self._context, self._data.test, gallery.ACROSS
     shown = gallery.shown_classes(context.classes)
@@ -195,11 +204,11 @@ class Pipeline:
     """
     text, like, context = self._config.constraint, None, self._context
     if text == "realism":
-      constraint = learner.constraint(learner.realism(), jnp.ones(1))
+      constraint = learner.constraint(learner.realism(), jnp.ones(1), "realism")
       about, verdicts = {"name": text, "bound": "", "value": None}, sample_scores.looks_like_a_class
     else:
       learnt = learner.rule(rule_spec.parse(text))
-      constraint = learner.constraint(learnt.pair, learning.HOLDS)
+      constraint = learner.constraint(learnt.pair, learning.HOLDS, "rule")
       about = {"name": learnt.name, "bound": learnt.rule.bound, "value": learnt.rule.value}
       verdicts = lambda images, logits, target: learnt.holds(images)
     if stage == "actor_critic":
@@ -207,6 +216,7 @@ class Pipeline:
     if text != "realism":
       prepared = lambda images: context.prepare({"image": jnp.asarray(images)})["image"]
       like = lambda images: learnt.holds(ranges.from_model(prepared(images)))
+    constraint = algebra.Drawable(constraint, self._mixture(frozen))
     frozen, constraint, judge = parallel.local((frozen, constraint, self._judge()), self._local_mesh)
     count = self._config.evaluate.samples_per_class
     scored = self._sample_scorer(frozen, judge).all_samplers(self._ways, [constraint], verdicts, count, like)

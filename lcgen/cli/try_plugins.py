@@ -11,7 +11,7 @@ from lcgen import config as configs
 from lcgen.api import build
 from lcgen.classifiers import policies
 from lcgen.classifiers.labelled import Labelled
-from lcgen.constraints import learning, samplers
+from lcgen.constraints import algebra, learning, mixture_phase, samplers
 from lcgen.constraints.draws import labels as labels_source
 from lcgen.constraints.energy_phase import phase as energy_phase
 from lcgen.constraints.game_phase import phase as game_phase
@@ -109,12 +109,14 @@ def _frozen(config: configs.Config, context: Context, variables: Any) -> tuple[F
   frozen = Frozen(
     variables, **constants, actor={"params": pair.actor}, energy={"params": pair.energy}, labelled=labelled
   )
+  density = jax.tree.map(first, mixture_phase.shapes(context, settings.mixture))
+  frozen = frozen.replace(mixture=density)
   constraint = every.replace(
     energy_variables={"params": pair.energy},
     actor_variables={"params": pair.actor},
     condition=_array(context.classes),
   )
-  return frozen, constraint
+  return frozen, algebra.Drawable(constraint, density)
 
 
 def _array(*shape: int) -> jax.ShapeDtypeStruct:

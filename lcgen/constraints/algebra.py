@@ -25,13 +25,20 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from lcgen.constraints.mixture import Mixture
 from lcgen.models import actor_critic, losses
 
 CERTAIN = 0.95  # the least probability of a class, among all classes of its critic, for a latent to belong to it
 
 
 class Constraint:
-  """The interface of all constraints; latents are `[B, L]`."""
+  """The interface of all constraints; latents are `[B, L]`.
+
+  Attributes:
+    mixture: the density of each class's latents, which some samplers draw from; only a `Drawable` has it.
+  """
+
+  mixture = None
 
   def energy(self, latents: jax.Array) -> jax.Array:
     """Computes the energy, `[B]`, which is low if the constraint holds: -log D for one critic, below 0 for unions."""
@@ -48,6 +55,17 @@ class Constraint:
   def propose(self, latents: jax.Array) -> jax.Array:
     """Applies the actors' amortised moves (Eq. 5), `[B, L]`."""
     raise NotImplementedError
+
+  def allowed(self, classes: int) -> jax.Array:
+    """Weighs the classes that samples may come from, `[K]`, or `[B, K]` with weights for each; by default all alike."""
+    return jnp.ones(classes)
+
+  def guidance(self, latents: jax.Array) -> jax.Array | None:
+    """Computes the energy, `[B]`, of all that `allowed` does not see to; None if there is nothing of this kind.
+
+    A class is held by samples of its mixture, and so is realism. A rule is not.
+    """
+    return self.energy(latents)
 
   def __and__(self, other: "Constraint") -> "Constraint":
     return All((self, other))
@@ -77,6 +95,7 @@ class Learnt(Constraint):
     actor_variables: the actor's.
     condition: y, `[K]` for all latents or `[B, K]` with one for each.
     negated: whether the logit is reversed; only for K = 1, which has no other class.
+    kind: "" if the conditions are the data set's labels, else "realism" or "rule".
   """
 
   critic: actor_critic.Critic = struct.field(pytree_node=False)
@@ -85,6 +104,7 @@ class Learnt(Constraint):
   actor_variables: dict
   condition: jax.Array
   negated: bool = struct.field(pytree_node=False, default=False)
+  kind: str = struct.field(pytree_node=False, default="")
 
   def energy(self, latents: jax.Array) -> jax.Array:
     return losses.constraint_loss(self.logits(latents)[:, 0], True)
@@ -106,6 +126,12 @@ class Learnt(Constraint):
     if self.negated:  # draws from the prior are not real anyway
       return latents
     return self.actor.apply(self.actor_variables, latents, self._conditions(latents))
+
+  def allowed(self, classes: int) -> jax.Array:
+    return super().allowed(classes) if self.kind else self.condition
+
+  def guidance(self, latents: jax.Array) -> jax.Array | None:
+    return self.energy(latents) if self.negated or self.kind == "rule" else None
 
   def __invert__(self) -> Constraint:
     classes = self.condition.shape[-1]
@@ -148,6 +174,16 @@ class All(_Several):
   def propose(self, latents: jax.Array) -> jax.Array:
     return functools.reduce(lambda moved, part: part.propose(moved), self.parts, latents)
 
+  def allowed(self, classes: int) -> jax.Array:
+    """Weighs the classes that all parts allow; if there is none, those that any part does."""
+    weights = [part.allowed(classes) for part in self.parts]
+    together = functools.reduce(jnp.multiply, weights)
+    return jnp.where((together > 0).any(axis=-1, keepdims=True), together, functools.reduce(jnp.maximum, weights))
+
+  def guidance(self, latents: jax.Array) -> jax.Array | None:
+    found = [energy for part in self.parts if (energy := part.guidance(latents)) is not None]
+    return sum(found) if found else None
+
   def __and__(self, other: Constraint) -> Constraint:
     return All((*self.parts, other))
 
@@ -167,6 +203,14 @@ class Any(_Several):
 
   def holds(self, latents: jax.Array) -> jax.Array:
     return self._holding(latents).any(axis=0)
+
+  def allowed(self, classes: int) -> jax.Array:
+    return functools.reduce(jnp.maximum, [part.allowed(classes) for part in self.parts])
+
+  def guidance(self, latents: jax.Array) -> jax.Array | None:
+    """Computes the whole energy if a part has any guidance, because a sample's class does not tell which part holds."""
+    held = all(part.guidance(latents) is None for part in self.parts)
+    return None if held else self.energy(latents)
 
   def propose(self, latents: jax.Array) -> jax.Array:
     proposals = jnp.stack([part.propose(latents) for part in self.parts])  # [parts, B, L]
@@ -208,5 +252,41 @@ class Weighted(Constraint):
   def propose(self, latents: jax.Array) -> jax.Array:
     return self.constraint.propose(latents)
 
+  def allowed(self, classes: int) -> jax.Array:
+    return self.constraint.allowed(classes)
+
+  def guidance(self, latents: jax.Array) -> jax.Array | None:
+    energy = self.constraint.guidance(latents)
+    return None if energy is None else self.weight * energy
+
   def __invert__(self) -> Constraint:
     return Weighted(~self.constraint, self.weight)
+
+
+@struct.dataclass
+class Drawable(Constraint):
+  """The same constraint, with the mixture that its samples may be drawn from."""
+
+  constraint: Constraint
+  mixture: Mixture
+
+  def energy(self, latents: jax.Array) -> jax.Array:
+    return self.constraint.energy(latents)
+
+  def holds(self, latents: jax.Array) -> jax.Array:
+    return self.constraint.holds(latents)
+
+  def logits(self, latents: jax.Array) -> jax.Array:
+    return self.constraint.logits(latents)
+
+  def propose(self, latents: jax.Array) -> jax.Array:
+    return self.constraint.propose(latents)
+
+  def allowed(self, classes: int) -> jax.Array:
+    return self.constraint.allowed(classes)
+
+  def guidance(self, latents: jax.Array) -> jax.Array | None:
+    return self.constraint.guidance(latents)
+
+  def __invert__(self) -> Constraint:
+    return self.replace(constraint=~self.constraint)

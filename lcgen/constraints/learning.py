@@ -62,7 +62,9 @@ class LearntRule:
     return rule_spec.verdicts(self.rule, scored).reshape(images.shape[:-3])
 
 
-def constraint(context: Context, settings: ConstraintSettings, pair: Pair, condition: jax.Array) -> algebra.Learnt:
+def constraint(
+  context: Context, settings: ConstraintSettings, pair: Pair, condition: jax.Array, kind: str = ""
+) -> algebra.Learnt:
   """Builds the constraint of one condition of a pair for all seeds; every leaf has a leading axis `[S]`.
 
   Args:
@@ -70,6 +72,7 @@ def constraint(context: Context, settings: ConstraintSettings, pair: Pair, condi
     settings: with which the pair was learnt.
     pair: from a `Learner`.
     condition: one-hot, `[K]` for all latents or `[B, K]` with one for each.
+    kind: of the source, as in `draws.ConstraintSource`.
   """
   return algebra.Learnt(
     critic=energy_phase.critic(context, settings.energy),
@@ -77,6 +80,7 @@ def constraint(context: Context, settings: ConstraintSettings, pair: Pair, condi
     energy_variables={"params": pair.energy},
     actor_variables={"params": pair.actor},
     condition=jnp.broadcast_to(condition, (len(context.seeds), *condition.shape)),
+    kind=kind,
   )
 
 
@@ -106,9 +110,9 @@ class Learner:
   def __init__(self, context: Context, trainer: Trainer, frozen: Frozen, settings: ConstraintSettings):
     self._context, self._trainer, self._frozen, self._settings = context, trainer, frozen, settings
 
-  def constraint(self, pair: Pair, condition: jax.Array) -> algebra.Learnt:
+  def constraint(self, pair: Pair, condition: jax.Array, kind: str = "") -> algebra.Learnt:
     """Builds the constraint of one condition of a pair, like the function `constraint`."""
-    return constraint(self._context, self._settings, pair, condition)
+    return constraint(self._context, self._settings, pair, condition, kind)
 
   def labels(self, train: bool = True, source: ConstraintSource | None = None) -> Pair:
     """Learns the data set's labels, or those of a source from `draws.labels`; only restores them if not `train`."""
@@ -167,7 +171,7 @@ class Learner:
     context, mesh = self._context, self._trainer.mesh
     count = min(_BATCH, size)
     draw = self._drawing(count)
-    real, keys = self.constraint(self.realism(), jnp.ones(1)), context.keys("rule")
+    real, keys = self.constraint(self.realism(), jnp.ones(1), "realism"), context.keys("rule")
     latents, scored, prior_scored = [], [], []
     for index in range(-(-size // count)):
       batch_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)

@@ -1,7 +1,8 @@
 """Samplers, which move latents from the prior to where a constraint holds; and edits, which start from encodings.
 
 A sampler is a function `(key, constraint, latents, settings) -> Moved`, registered by name with its settings. If it
-draws from the prior again, it also takes the keyword `prior`, `(key, count) -> latents`.
+draws from the prior again, it also takes the keyword `prior`, `(key, count) -> latents`. If it draws from the mixture
+of each class, its constraint must be a `lcgen.constraints.algebra.Drawable`.
 """
 
 import functools
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lcgen.constraints import mixture_flow, mixture_map
 from lcgen.constraints import settings as own_settings
 from lcgen.constraints.algebra import Constraint
 from lcgen.constraints.settings import SAMPLERS, EditSettings
@@ -35,16 +37,19 @@ class Moved(NamedTuple):
 
 Prior = Callable[[jax.Array, int], jax.Array]
 Sampler = Callable[..., Moved]
-_SAMPLERS = Registry("sampler")  # name -> (function, whether it takes `prior`)
+_SAMPLERS = Registry("sampler")  # name -> (function, whether it takes `prior`, whether it draws from the mixture)
 
 
-def register(name: str, settings: type, redraws: bool = False) -> Callable[[Sampler], Sampler]:
+def register(
+  name: str, settings: type, redraws: bool = False, of_mixture: bool = False
+) -> Callable[[Sampler], Sampler]:
   """Registers a sampler under a name, so that `--config.sample.method=NAME` chooses it.
 
   Args:
     name: of the sampler and of its section `config.sample.NAME`.
     settings: a frozen dataclass, passed to the sampler; `lcgen.runtime.fields` declares its fields.
     redraws: whether the sampler takes the keyword `prior`.
+    of_mixture: whether the sampler needs `constraint.mixture`.
 
   Raises:
     InputError: if the name belongs to another row of the samples' scores.
@@ -55,7 +60,7 @@ def register(name: str, settings: type, redraws: bool = False) -> Callable[[Samp
     SAMPLERS.add(name, settings)
 
   def decorate(function: Sampler) -> Sampler:
-    _SAMPLERS.add(name, (function, redraws))
+    _SAMPLERS.add(name, (function, redraws, of_mixture))
     return function
 
   return decorate
@@ -69,7 +74,7 @@ def bind(settings: Any, prior: Prior) -> dict[str, Callable[[jax.Array, Constrai
     prior: of the generator, `(key, count) -> latents`.
   """
   bound = {}
-  for name, (function, redraws) in _SAMPLERS.items():
+  for name, (function, redraws, _) in _SAMPLERS.items():
     given = {"settings": getattr(settings, name, None) or SAMPLERS[name]()}
     bound[name] = functools.partial(function, **given, **({"prior": prior} if redraws else {}))
   return bound
@@ -78,6 +83,11 @@ def bind(settings: Any, prior: Prior) -> dict[str, Callable[[jax.Array, Constrai
 def names() -> list[str]:
   """Lists the names of all samplers in the order of their registration."""
   return list(_SAMPLERS.names())
+
+
+def draws_from_mixture(name: str) -> bool:
+  """Tells whether a sampler needs the mixture of each class."""
+  return _SAMPLERS[name][2]
 
 
 @register("actor", own_settings.Actor)
@@ -138,6 +148,38 @@ def refine(
   return jax.lax.while_loop(wanting, another, first)[1]
 
 
+@register("mixture", own_settings.Mixture, of_mixture=True)
+def mixture(key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Mixture) -> Moved:
+  """Moves each draw to a component of a class that the constraint allows; takes no account of rules."""
+  del settings
+  label_key, component_key = jax.random.split(key)
+  labels = _labels(label_key, constraint, latents, "mixture")
+  return Moved(constraint.mixture.sample(component_key, labels, latents), latents)
+
+
+@register("flow", own_settings.Flow, of_mixture=True)
+def flow(key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Flow) -> Moved:
+  """Moves each draw along the flow of a class that the constraint allows, guided by the energies of its rules."""
+  labels = _labels(key, constraint, latents, "flow")
+  energy = None if constraint.guidance(latents) is None else constraint.guidance
+  own = mixture_flow.flow(constraint.mixture, labels, settings.steps, energy, settings.guidance)
+  return Moved(own.forward(latents), latents)
+
+
+def _labels(key: jax.Array, constraint: Constraint, latents: jax.Array, name: str) -> jax.Array:
+  """Draws the class of each sample, by their shares among those that the constraint allows, `[B]`."""
+  allowed = _allowed(constraint, latents, f"sampler {name}")
+  return constraint.mixture.draw_labels(key, allowed)
+
+
+def _allowed(constraint: Constraint, latents: jax.Array, name: str) -> jax.Array:
+  """Weighs the classes that each latent may belong to, `[B, K]`; the name is that of who asks."""
+  if constraint.mixture is None:
+    raise errors.InputError(f"{name}: the constraint has no mixture; pass it as Drawable(constraint, mixture)")
+  allowed = constraint.allowed(constraint.mixture.classes)
+  return jnp.broadcast_to(allowed, (len(latents), allowed.shape[-1]))
+
+
 def edit(
   constraint: Constraint,
   latents: jax.Array,
@@ -145,15 +187,22 @@ def edit(
   settings: EditSettings,
   distance_weight: float | jax.Array | None = None,
 ) -> Moved:
-  """Runs Adam from encodings down the energy plus a weight times the penalty of Eq. 3, averaged over latents.
+  """Moves encodings to where a constraint holds, and keeps them close.
+
+  The method `adam` runs Adam down the energy plus a weight times the penalty of Eq. 3, averaged over latents. The
+  others take the encoding from its most probable class to the most probable one that the constraint allows: `flow`
+  back along the flow of the one to a draw of the prior, and from there along the flow of the other; `map` by the
+  optimal-transport map.
 
   Args:
-    constraint: what is to hold.
+    constraint: what is to hold; a `Drawable` for `flow` and `map`.
     latents: encodings, `[B, L]`.
     posterior_scale: standard deviation of q(z|x) averaged over the training set, `[L]`.
-    settings: steps and learning rate of Adam, in units of the prior's standard deviation.
-    distance_weight: lambda_dist, by default that of the settings; a larger one stays closer to the encoding.
+    settings: the method, and its steps.
+    distance_weight: lambda_dist of Adam, by default that of the settings; a larger one stays closer to the encoding.
   """
+  if settings.method != "adam":
+    return Moved(_carried(constraint, latents, settings), latents)
   weight = settings.distance_weight if distance_weight is None else distance_weight
 
   def objective(z):
@@ -161,6 +210,22 @@ def edit(
     return (constraint.energy(z) + weight * distance).sum()
 
   return Moved(_descend(objective, latents, settings.steps, settings.learning_rate), latents)
+
+
+def _carried(constraint: Constraint, latents: jax.Array, settings: EditSettings) -> jax.Array:
+  """Takes latents from their own classes to those that a constraint allows, along the flow or by the map."""
+  allowed = _allowed(constraint, latents, f"edit.method={settings.method}")
+  mixture, guided = constraint.mixture, constraint.guidance(latents) is not None
+  log_density = mixture.log_density(latents)
+  own = (log_density + mixture.log_shares[None]).argmax(axis=-1)
+  wanted = (log_density + jnp.log(allowed)).argmax(axis=-1)
+  if settings.method == "map":
+    if guided:
+      raise errors.InputError("edit.method=map: moves images to classes alone, and there is a rule; take flow or adam")
+    return mixture_map.transport(mixture, latents, own, wanted)
+  draws = mixture_flow.flow(mixture, own, settings.flow_steps).backward(latents)
+  energy = constraint.guidance if guided else None
+  return mixture_flow.flow(mixture, wanted, settings.flow_steps, energy, settings.flow_guidance).forward(draws)
 
 
 def interpolate(a: jax.Array, b: jax.Array, count: int) -> jax.Array:

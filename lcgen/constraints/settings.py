@@ -7,6 +7,7 @@ from lcgen.models import settings as models
 from lcgen.runtime.fields import (
   Check,
   at_least,
+  counts,
   decay,
   field,
   non_negative,
@@ -123,6 +124,36 @@ class RuleSettings:
   )
 
 
+_some_counts = Check(
+  tuple, lambda value: len(value) > 0 and counts.holds(value), "one or more whole numbers of at least 1"
+)
+_amounts = Check(
+  tuple,
+  lambda value: len(value) > 0 and all(type(one) in (int, float) and 0 <= one <= 1 for one in value),
+  "one or more numbers from 0 to 1",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureSettings:
+  """The mixture of normal distributions of each class, fitted to encodings of training images.
+
+  Validation images choose the number of components and both kinds of shrinkage.
+  """
+
+  components: tuple[int, ...] = field((1, 4, 8, 16), _some_counts, "Numbers of components of a class to choose from.")
+  shrinkages: tuple[float, ...] = field(
+    (0.2, 0.4, 0.6), _amounts, "Weights of the class's mean covariance in each component's, to choose from."
+  )
+  poolings: tuple[float, ...] = field(
+    (0.0, 0.1, 0.3), _amounts, "Weights of the covariance pooled over classes, to choose from."
+  )
+  draws: int = field(4, at_least(1), "Draws of q(z|x) of each image that the mixture is fitted to.")
+  most_draws: int = field(8000, at_least(1), "Most draws of a class; each image has one at least.")
+  iterations: int = field(20, at_least(1), "Most iterations of expectation-maximisation.")
+  least_variance: float = field(1e-3, positive, "Least variance of a component in any direction.")
+
+
 @SAMPLERS.register("actor")
 @dataclasses.dataclass(frozen=True)
 class Actor:
@@ -161,6 +192,21 @@ class Refine:
   rounds: int = field(3, at_least(1), "Most draws from the prior; each replaces the latents that the critics refuse.")
 
 
+@SAMPLERS.register("mixture")
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+  """Sampling from the mixture of each class."""
+
+
+@SAMPLERS.register("flow")
+@dataclasses.dataclass(frozen=True)
+class Flow:
+  """Sampling by the flow of the mixture, guided by rules."""
+
+  steps: int = field(10, at_least(1), "Steps of Heun's method, each two evaluations of the velocity.")
+  guidance: float = field(5.0, non_negative, "Weight of the energies of rules in the velocity.")
+
+
 @dataclasses.dataclass(frozen=True)
 class SampleSettings:
   """Sampling: the stage `sample`, and the settings of each sampler everywhere."""
@@ -171,6 +217,7 @@ class SampleSettings:
   optimize: Optimize = section(Optimize)
   langevin: Langevin = section(Langevin)
   refine: Refine = section(Refine)
+  flow: Flow = section(Flow)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,9 +229,16 @@ class EditSettings:
   )
   count: int = field(10, at_least(1), "Images to edit.")
   labels: str = field("", text, "Names of the classes to edit to, such as 3,7; empty: all of them.")
+  method: str = field(
+    "adam",
+    one_of("adam", "flow", "map"),
+    "Adam on latents; back and forth along the mixture's flow; or the optimal-transport map between classes.",
+  )
   steps: int = field(100, at_least(1), "Steps of Adam.")
   learning_rate: float = field(0.05, positive, "Adam's learning rate.")
-  distance_weight: float = field(0.003, non_negative, "Weight of the distance from the image's own encoding.")
+  distance_weight: float = field(0.003, non_negative, "Adam's weight of the distance from the image's own encoding.")
+  flow_steps: int = field(10, at_least(1), "Steps of Heun's method along the flow, each way.")
+  flow_guidance: float = field(5.0, non_negative, "Weight of the energies of rules on the flow's way forth.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,9 +258,11 @@ class ConstraintSettings:
     energy: of the energy.
     rule: of rules.
     langevin: of the sampler that makes draws from the prior realistic, before a rule judges them.
+    mixture: of the mixture of each class.
   """
 
   game: GameSettings
   energy: EnergySettings
   rule: RuleSettings
   langevin: Langevin
+  mixture: MixtureSettings

@@ -292,24 +292,30 @@ class SampleScorer:
     """Edits test images to another class, for several weights of the distance penalty.
 
     Args:
-      of_conditions: gives the constraint for one-hot conditions `[B, K]`.
+      of_conditions: gives the constraint, a `Drawable`, for one-hot conditions `[B, K]`.
       settings: settings of edits.
       refine: the sampler that draws new samples, for a comparison of distances.
 
     Returns:
       `distance_weight`: that of the settings. `distance_weights`: all weights. For each of these, `[weights][S]`:
       `success`, the share to which the judge gives the requested class, and `moved`, the mean distance (root mean
-      square over latents). `actor`: the same two for G(q(z|x), y), `[S]`. `anew`: mean distance from the encodings to
-      new samples of the same classes, drawn from the prior, `[S]`.
+      square over latents), both by Adam. `actor`: the same two for G(q(z|x), y), `[S]`; `flow` and `map`: for these
+      methods of edits. `anew`: mean distance from the encodings to new samples of the same classes, drawn from the
+      prior, `[S]`.
     """
     context, test = self._context, self._judged.test
     generator, classes = context.generator, context.classes
     rows = picking.pick(test.labels, _EDITED)
     wanted = (test.labels[rows] + 1 + np.arange(len(rows)) % (classes - 1)) % classes
     constraint = of_conditions(jax.nn.one_hot(wanted, classes))
+    by = lambda method: dataclasses.replace(settings, method=method)
 
     def edit(frozen, constraint, latents, weight):
-      moved = samplers.edit(constraint, latents, frozen.posterior_scale, settings, weight)
+      moved = samplers.edit(constraint, latents, frozen.posterior_scale, by("adam"), weight)
+      return moved.latents, moved.distance
+
+    def carry(constraint, latents, method):
+      moved = samplers.edit(constraint, latents, jnp.ones(generator.latent_dim), by(method))
       return moved.latents, moved.distance
 
     def anew(constraint, latents, key):
@@ -328,13 +334,16 @@ class SampleScorer:
     distance_weights = sorted({*_DISTANCE_WEIGHTS, settings.distance_weight})
     edited = self._mapped(edit, 0, 0, 0, None)
     found = [judged(*edited(self._frozen, constraint, encoded, weight)) for weight in jnp.float32(distance_weights)]
-    success, moved = judged(*self._mapped(act, 0, 0)(constraint, encoded))
+    one = lambda function: dict(
+      zip(("success", "moved"), judged(*self._mapped(function, 0, 0)(constraint, encoded)), strict=True)
+    )
     return {
       "distance_weight": settings.distance_weight,
       "distance_weights": distance_weights,
       "success": [each[0] for each in found],
       "moved": [each[1] for each in found],
-      "actor": {"success": success, "moved": moved},
+      "actor": one(act),
+      **{method: one(functools.partial(carry, method=method)) for method in ("flow", "map")},
       "anew": self._mapped(anew, 0, 0, 0)(constraint, encoded, context.keys("evaluate")).mean(axis=1).tolist(),
     }
 

@@ -22,6 +22,7 @@ class Frozen:
     decoder_error: root mean square of decoded minus original pixels in model space, scalar.
     actor: variables of the actor; None before phase 3.
     energy: variables of the critic whose -log D is the energy; None before phase 3.
+    mixture: density of each class's latents, a `lcgen.constraints.mixture.Mixture`; None if no arm draws from it.
     labelled: the images that classifiers are trained on, a `lcgen.classifiers.labelled.Labelled`; None before phase 3.
   """
 
@@ -33,6 +34,7 @@ class Frozen:
   actor: Any = None
   energy: Any = None
   labelled: Any = None
+  mixture: Any = None
 
 
 def decode(latents: jax.Array, frozen: Frozen, *, generator: Generator, calibrate: bool = True) -> jax.Array:

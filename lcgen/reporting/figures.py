@@ -168,8 +168,10 @@ def _trade_off(path: epath.Path, edits: Mapping[str, Any]) -> None:
   panel.errorbar(moved.mean(axis=1), success.mean(axis=1), spread(success), spread(moved), fmt="o-", label="edit")
   for weight, x, y in zip(edits["distance_weights"], moved.mean(axis=1), success.mean(axis=1), strict=True):
     panel.annotate(f"{weight:g}", (x, y), xytext=(4, -12), textcoords="offset points", fontsize=8)
-  actor = edits["actor"]
-  panel.plot(np.mean(actor["moved"]), 100 * np.mean(actor["success"]), "s", label="actor, from the encoding")
+  others = {"actor": ("s", "actor, from the encoding"), "flow": ("^", "flow of the mixture"), "map": ("v", "its map")}
+  for name, (marker, label) in others.items():
+    if name in edits:
+      panel.plot(np.mean(edits[name]["moved"]), 100 * np.mean(edits[name]["success"]), marker, label=label)
   panel.axvline(np.mean(edits["anew"]), linestyle=":", color="gray", label="a sample drawn anew")
   panel.set(
     title="edits, numbers are distance weights",

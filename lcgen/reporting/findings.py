@@ -124,4 +124,10 @@ def edits_words(results: Results) -> str:
       f"Edits move {statistics.summary(edits['moved'][usual], digits=2)}; samples drawn anew lie "
       f"{statistics.summary(edits['anew'], digits=2)} away."
     )
+    sentences += [
+      f"Edits by the {method} of the mixture succeed in {tables.percent(edits[method]['success'])} %, and move "
+      f"{statistics.summary(edits[method]['moved'], digits=2)}."
+      for method in ("flow", "map")
+      if method in edits
+    ]
   return " ".join(sentences)

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from lcgen.classifiers import arm_phase
-from lcgen.constraints import learning, samplers
+from lcgen.constraints import algebra, learning, mixture_phase, samplers
 from lcgen.data import sources, test_sets
 from lcgen.evaluation import classifier_scores, sample_scores
 from lcgen.runtime import files, memory, parallel
@@ -177,7 +177,10 @@ def measure_sampling(bench: Bench) -> Rates:
   frozen = dry_run.frozen(context, sections, np.arange(context.classes))
   pair = learning.Pair(frozen.actor["params"], frozen.energy["params"])
   target = learning.constraint(context, sections.constraint, pair, jnp.eye(context.classes)[0])
-  arguments = frozen, target, context.keys("evaluate")
+  density = jax.device_put(
+    mixture_phase.untrained(context, sections.constraint.mixture), parallel.per_seed(context.mesh)
+  )
+  arguments = frozen, algebra.Drawable(target, density), context.keys("evaluate")
   for name, way in samplers.bind(sections.sample, context.generator.prior).items():
     draw = context.over_seeds(sample_scores.drawing(context, way, count), 0, 0, 0)
     seconds = [_seconds(lambda draw=draw: draw(*arguments)) for _ in range(_REPEATS + 1)]

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcgen.classifiers import arm_phase, judge_phase, labelled, policies
-from lcgen.constraints import draws, energy_phase, game_phase
+from lcgen.classifiers.arms import draws_from_mixture
+from lcgen.constraints import draws, energy_phase, game_phase, mixture_phase
 from lcgen.generator import statistics, trained
 from lcgen.generator.frozen import Frozen
 from lcgen.runtime import memory, parallel
@@ -26,12 +27,14 @@ def frozen(context: Context, sections: Sections, labels: np.ndarray) -> Frozen:
   source, settings = draws.labels(context), sections.constraint
   game = game_phase.phase(context, settings.game, source, None)
   energy = energy_phase.phase(context, settings.energy, source, None)
+  needed = any(map(draws_from_mixture, sections.classifier.arms))
   every = Frozen(
     trained.init(context),
     **ones,
     actor={"params": loop.init(game, context.mesh).actor_average},
     energy={"params": loop.init(energy, context.mesh).average},
     labelled=labelled.by_class(labels, context.classes, [np.arange(len(labels))] * len(context.seeds)),
+    mixture=mixture_phase.untrained(context, settings.mixture) if needed else None,
   )
   return jax.device_put(every, parallel.per_seed(context.mesh))
 
@@ -43,7 +46,7 @@ def phase(context: Context, sections: Sections, name: str, every: Frozen | None)
   if name == "judge":
     return judge_phase.phase(context, sections.evaluate.judge)
   if name in ("actor_critic", "energy"):
-    own, source = every and every.replace(actor=None, energy=None, labelled=None), draws.labels(context)
+    own, source = every and every.replace(actor=None, energy=None, labelled=None, mixture=None), draws.labels(context)
     if name == "energy":
       return energy_phase.phase(context, sections.constraint.energy, source, own)
     return game_phase.phase(context, sections.constraint.game, source, own)

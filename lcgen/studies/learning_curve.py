@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from lcgen.classifiers import arm_phase, arm_training
-from lcgen.classifiers.arms import NONE
+from lcgen.classifiers.arms import NONE, draws_from_mixture
 from lcgen.classifiers.labelled import by_class
-from lcgen.constraints import draws, learning
+from lcgen.constraints import draws, learning, mixture_phase
 from lcgen.data import test_sets
 from lcgen.studies.settings import LearningCurveSettings
 from lcgen.studies.study import Study
@@ -55,6 +55,12 @@ def run(study: Study, settings: LearningCurveSettings) -> dict[str, Any]:
       actor={"params": pair.actor}, energy={"params": pair.energy}, labelled=by_class(labels, context.classes, rows)
     )
     arms = list(dict.fromkeys((NONE, *settings.arms)))
+    if any(map(draws_from_mixture, arms)):
+      read, folder = lambda: study.data, f"{name}/{mixture_phase.NAME}"
+      mixture_settings = sections.constraint.mixture
+      known = known.replace(
+        mixture=mixture_phase.learn(context, study.trainer, study.frozen, mixture_settings, read, folder, rows)
+      )
     folder = f"{name}/classifier"
     training = arm_training.ArmTraining(context, study.trainer, sections.classifier, tools, folder, pool)
     classifiers = training.train(arms, known, scorer.validation_accuracy(model))

@@ -76,7 +76,7 @@ def test_every_network_is_in_it_by_its_path(path, workdir):
   assert arrays["vae/params/decoder/Dense_0/kernel"].shape == (2, 32, 784)
   assert arrays["statistics/calibration"].shape == (2, 256)
   groups = {name.partition("/")[0] for name in arrays}
-  assert groups == {"vae", "statistics", "actor", "critic", "energy", "judge", "classifier"}
+  assert groups == {"vae", "statistics", "actor", "critic", "energy", "judge", "classifier", "mixture"}
   assert {name.split("/")[1] for name in arrays if name.startswith("classifier/")} == set(ARMS)
   said = about(path)
   assert (said["format"], said["lcgen"]) == (1, lcgen.__version__)

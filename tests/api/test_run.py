@@ -12,6 +12,7 @@ from etils import epath
 
 import lcgen
 from lcgen.api import export
+from lcgen.api import workdir as workdirs
 from lcgen.constraints import rules
 from lcgen.runtime import errors
 from tests.support.helpers import tree_bytes
@@ -97,6 +98,37 @@ def test_samples_of_labels_come_with_true_certificates(trained, method):
   other = trained.draw(LABELS, method, seed=7, replica=1)
   assert not {"images", "latents", "energy"} & same(samples, other)
   check_certificates(trained, other, [trained.label(label) for label in LABELS], replica=1)
+
+
+def test_a_workdir_without_a_mixture_gets_one_when_it_is_needed(trained, smoke, tmp_path):
+  """As one of an older version; its export says what is needed."""
+  workdir = shutil.copytree(smoke, tmp_path / "run")
+  shutil.rmtree(workdir / "checkpoints" / "mixture")
+  export.write(epath.Path(workdir))
+  with pytest.raises(errors.InputError, match=r"it has no mixture of each class; draw by it from the workdir"):
+    lcgen.load(workdir / export.NAME).draw(3, "mixture")
+  older = lcgen.load(workdir)
+  older.draw(3, "actor")
+  assert not (workdir / "checkpoints" / "mixture").exists()
+  every = {field.name for field in dataclasses.fields(trained.draw(3, "actor"))}
+  assert same(older.draw(LABELS, "mixture", seed=7), trained.draw(LABELS, "mixture", seed=7)) == every
+  before = snapshot(workdir)
+  assert same(lcgen.load(workdir).draw(LABELS, "flow"), trained.draw(LABELS, "flow")) == every
+  assert snapshot(workdir) == before
+  export.write(epath.Path(workdir))
+  exported = lcgen.load(workdir / export.NAME)
+  assert same(exported.draw(LABELS, "mixture", seed=7), trained.draw(LABELS, "mixture", seed=7)) == every
+
+
+@pytest.mark.parametrize("method", ["flow", "map"])
+def test_an_edit_can_take_the_mixture_instead_of_adam(trained, images, method):
+  config = trained._stored.config
+  changed = dataclasses.replace(config, edit=dataclasses.replace(config.edit, method=method))
+  other = lcgen.Run(workdirs.Workdir(trained._stored._trainer.workdir, changed))
+  samples = other.edit(images, [8, 8, 8, 8])
+  check_certificates(other, samples, [other.label(8)] * 4)
+  close(samples.start, trained.encode(images))
+  assert not np.allclose(samples.latents, trained.edit(images, 8).latents, atol=1e-2)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -238,7 +270,7 @@ WRONG = [
   (lambda run, _: run.draw(3, count=0), "count=0", "at least 1"),
   (lambda run, _: run.draw(run.label(3), count=-2), "count=-2", "at least 1"),
   (lambda run, _: run.draw([3, 1], count=2), "count=2", "has its own"),
-  (lambda run, _: run.draw(3, "anneal"), "'anneal'", "there are actor, optimize, langevin, refine"),
+  (lambda run, _: run.draw(3, "anneal"), "'anneal'", "there are actor, optimize, langevin, refine, mixture, flow"),
   (lambda run, _: run.draw(3, "refin"), "'refin'", "the nearest is refine"),
   (lambda run, _: run.draw("33"), "'33'", "there is no class of this name; the nearest is 3; there are 0, 1, "),
   (lambda run, _: run.label("three"), "'three'", "there is no class of this name"),

@@ -9,6 +9,7 @@ import pytest
 
 from lcgen.api import build
 from lcgen.classifiers import labelled
+from lcgen.constraints import mixture_phase
 from lcgen.data import ranges
 from tests.support.helpers import FACTS, config_of, context_of, squares, tree_bytes
 from tests.support.untrained import init_of, tools_of
@@ -39,6 +40,9 @@ def world():
   frozen = frozen.replace(
     calibration=frozen.calibration**2, decoder_gain=jnp.asarray(gain, jnp.float32), decoder_error=jnp.array(0.3)
   )
+  whole = mixture_phase.untrained(context, settings.mixture)
+  means = jnp.asarray(np.random.default_rng(1).normal(size=whole.means.shape), jnp.float32)
+  frozen = frozen.replace(mixture=jax.tree.map(lambda leaf: leaf[0], whole.replace(means=means)))
   batch = squares(SIZE)
   batch.images[3] = 255  # the end of the range
   images, labels = tools.prepare(jnp.asarray(batch.images)), jax.nn.one_hot(batch.labels, CLASSES)

@@ -66,7 +66,7 @@ def test_texts_are_read(tools, text, changes):
     ("duplicate:share", ["duplicate:share", "a number"]),
     ("duplicate:share=half", ["duplicate:share=half", "a number"]),
     ("latent_constraints:filter=yes", ["latent_constraints:filter=yes", "True", "False"]),
-    ("latent_constraints:source=prior", ["source=prior", "actor", "refine", "edit"]),
+    ("latent_constraints:source=prior", ["source=prior", "actor", "refine", "mixture", "edit"]),
     ("duplicate:share=1.5", ["duplicate:share=1.5", "at most 1"]),
     ("duplicate:share=-1", ["duplicate:share=-1", "at least 0"]),
     ("duplicate:share=nan", ["duplicate:share=nan", "at most 1"]),

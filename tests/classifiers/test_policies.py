@@ -51,6 +51,7 @@ def by_hand(world):
     constraint = algebra.Learnt(
       tools.energy, tools.actor, frozen.energy, frozen.actor, jax.nn.one_hot(classes, CLASSES)
     )
+    constraint = algebra.Drawable(constraint, frozen.mixture)
     if source == "edit":
       start = tools.generator.encode(frozen.generator, world.images[picked]).sample(start_key)
       latents = samplers.edit(constraint, start, frozen.posterior_scale, tools.edit).latents

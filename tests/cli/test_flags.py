@@ -241,7 +241,7 @@ NEAREST = {
   "--config.classifier.arms=noise:sahre=0.5": "or all; noise has no setting 'sahre'; the nearest is share",
   "--config.evaluate.sets=diagnostics": "; the nearest is diagnostic",
   "--config.evaluate.sets=generated_mnist_c/fogg": "; the nearest is generated_mnist_c/fog",
-  "--config.sample.method=refin": "must be one of actor, optimize, langevin, refine; the nearest is refine",
+  "--config.sample.method=refin": "one of actor, optimize, langevin, refine, mixture, flow; the nearest is refine",
   "--config.generator=vea": "config.generator='vea': must be one of vae, pca; the nearest is vae",
   "--config.data.source=foldr": "; the nearest is folder",
   "--config.benchmark.phases=vae,judeg": "; the nearest is judge",

@@ -8,7 +8,7 @@ import pytest
 from flax import struct
 from scipy import optimize as scipy_optimize
 
-from lcgen.constraints import algebra, samplers
+from lcgen.constraints import algebra, mixture, samplers
 from lcgen.constraints.settings import Actor, EditSettings, Langevin, Optimize, Refine, SampleSettings
 from lcgen.generator import base
 
@@ -178,15 +178,22 @@ def test_refine_takes_langevin_steps_from_the_proposals():
 SETTINGS = SampleSettings(
   optimize=Optimize(3, 0.1), langevin=Langevin(3, 0.1, 0.1), refine=Refine(3, 0.1, 0.1, rounds=1)
 )
+NEAR = mixture.Mixture(  # two components about the centre of the bowls
+  jnp.zeros(1),
+  jnp.log(jnp.full((1, 2), 0.5)),
+  jnp.asarray(CENTRE, jnp.float32) + jnp.array([[[0.1], [-0.1]]]),
+  jnp.eye(3)[None, None].repeat(2, 1),
+  jnp.full((1, 2, 3), 0.01),
+)
 
 
 @pytest.mark.parametrize("name", samplers.names())
 def test_methods_are_called_alike_and_compile(name):
-  constraint = bowl(1, 1, 1) & 2.0 * bowl(1, 2, 3)
+  constraint = algebra.Drawable(bowl(1, 1, 1) & 2.0 * bowl(1, 2, 3), NEAR)
   way = jax.jit(samplers.bind(SETTINGS, prior)[name])
   moved, again, other = (way(jax.random.key(seed), constraint, LATENTS) for seed in (0, 0, 1))
   np.testing.assert_array_equal(moved.latents, again.latents)
-  assert np.all(moved.latents == other.latents) == (name in ("actor", "optimize"))
+  assert np.all(moved.latents == other.latents) == (name in ("actor", "optimize", "flow"))
   np.testing.assert_array_equal(moved.start, LATENTS)
   assert np.all(constraint.energy(moved.latents) < constraint.energy(moved.start))
 

@@ -31,6 +31,7 @@ def test_the_stage_of_the_generator_trains_nothing_but_keeps_it(workdir):
     "statistics",
     "actor_critic",
     "energy",
+    "mixture",
   }
   assert json.loads((workdir / "config.json").read_text())["generator"] == "pca"
 

@@ -51,7 +51,7 @@ def colours(run, tmp_path_factory):
 def learnt(run, name):
   """The rule as it was learnt, and its constraint."""
   known = run._learner.rule(rule_spec.parse(f"rule:{name}"))
-  return known, run._constraint(known.pair, learning.HOLDS)
+  return known, run._constraint(known.pair, learning.HOLDS, "rule")
 
 
 def share_that_holds(run, known, constraint):

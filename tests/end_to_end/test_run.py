@@ -58,6 +58,7 @@ def test_a_run_leaves_what_it_promises(smoke):
   figures = {path.name for path in (smoke / "figures").iterdir()}
   names = "vae_loss actor_critic_loss energy_loss classifier_loss classifier_accuracy reconstructions edits"
   names += " gains edit_trade_off prior_samples actor_samples optimize_samples langevin_samples refine_samples"
+  names += " mixture_samples flow_samples"
   assert figures == {f"{name}.png" for name in names.split()}
   assert all(path.read_bytes().startswith(b"\x89PNG") for path in (smoke / "figures").iterdir())
   assert {path.suffix for path in smoke.glob("table.*")} == {".md", ".csv", ".tex"}

@@ -15,9 +15,10 @@ from lcgen.evaluation import metrics, sample_scores
 from lcgen.runtime import registry
 from lcgen.training import loop
 from tests.support.helpers import squares
+from tests.support.runs import METHODS
 from tests.support.small_model import small_model
 
-SAMPLERS = ("actor", "optimize", "langevin", "refine")
+SAMPLERS = METHODS
 SHARES = ("conditional_accuracy", "accepted", "precision", "recall", "coverage")
 OTHERS = ("diversity", "frechet_distance", "density", "novelty", "moved")
 SCORES = {*SHARES, *OTHERS, "conditional_accuracy_by_class", "kernel_distance", "ms_per_sample"}
@@ -75,7 +76,7 @@ def test_every_method_has_every_score_of_every_seed(results):
 
 def test_edits_are_scored_at_every_price(results):
   edits = results["edits"]
-  assert set(edits) == {"distance_weight", "distance_weights", "success", "moved", "actor", "anew"}
+  assert set(edits) == {"distance_weight", "distance_weights", "success", "moved", "actor", "flow", "map", "anew"}
   weights = edits["distance_weights"]
   assert weights == sorted(set(weights))
   assert weights[0] == 0
@@ -86,8 +87,8 @@ def test_edits_are_scored_at_every_price(results):
   assert ((0 <= success) & (success <= 1)).all()
   assert (moved[0] > moved[-1]).all()  # who pays for the way goes less far
   assert (moved > 0).all()
-  assert set(edits["actor"]) == {"success", "moved"}
-  for values in (*edits["actor"].values(), edits["anew"]):
+  assert all(set(edits[name]) == {"success", "moved"} for name in ("actor", "flow", "map"))
+  for values in (*(v for name in ("actor", "flow", "map") for v in edits[name].values()), edits["anew"]):
     assert len(values) == 2
     assert min(values) >= 0
 
@@ -104,7 +105,7 @@ def test_the_table_has_a_row_for_each_method(results, smoke):
     shown = [float(cell.split(" ± ")[0]) for cell in line.split("|")[2:4]]
     expected = [100 * np.mean(scores["conditional_accuracy"]), np.mean(scores["diversity"])]
     np.testing.assert_allclose(shown, expected, atol=0.051)
-  assert lines[head + 9] == ""
+  assert lines[head + 5 + len(SAMPLERS)] == ""
   taught = 100 * np.mean(results["samples"]["actor"]["classification_accuracy"])
   assert any(
     re.match(rf"A classifier trained on actor samples alone is right on {taught:.1f} ", line) for line in lines

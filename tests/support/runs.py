@@ -2,7 +2,7 @@
 
 SMOKE = "--config=configs/mnist5k.py:smoke"
 ARMS = ("none", "latent_constraints")
-METHODS = ("actor", "optimize", "langevin", "refine")
+METHODS = ("actor", "optimize", "langevin", "refine", "mixture", "flow")
 REFERENCES = ("real", "reconstructed")  # rows of real images beside them
 # Begins a program that runs `run.py` up to the stage, prints the request as JSON, and trains nothing.
 REQUEST = """
