@@ -43,8 +43,8 @@ class Encodings:
   def draws(self, count: int, most: int, *seed: int) -> np.ndarray:
     """Draws `count` latents of each image, fewer if they were more than `most` in all, and at least one."""
     repeats = max(1, min(count, most // max(len(self.means), 1)))
-    noise = np.random.Generator(np.random.Philox(key=list(seed))).standard_normal((repeats, *self.means.shape))
-    return (self.means + self.scales * noise).reshape(-1, self.means.shape[1])
+    generator, shape = np.random.Generator(np.random.Philox(key=list(seed))), (repeats, *self.means.shape)
+    return (self.means + self.scales * generator.standard_normal(shape)).reshape(-1, self.means.shape[1])
 
 
 @dataclasses.dataclass(frozen=True)
