@@ -275,7 +275,7 @@ def _wrong_file(given: str) -> str | None:
     module.get_config(*([variant] if variant else []))
   except Exception as error:  # it may raise anything
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == name]
-    # Where the file itself refuses a variant, as those of this repository do, the sentence says all.
+    # A file that refuses a variant itself, as those of this repository do, says all in its sentence.
     place = f", line {own[-1].lineno} ({own[-1].line})" if own and not (variant and type(error) is ValueError) else ""
     if key := _KEY.search(str(error)):
       near = registry.nearest(key[1], {known.rpartition(".")[2] for known in config.flat(config.defaults())})

@@ -105,12 +105,15 @@ def _frozen(config: configs.Config, context: Context, variables: Any) -> tuple[F
   constants = jax.tree.map(first, statistics.shapes(context))
   whole = jax.ShapeDtypeStruct((context.classes, _BATCH), jnp.int32)
   stored = jax.ShapeDtypeStruct((_BATCH, *context.facts.shape), jnp.uint8)
-  labelled = Labelled(whole, jax.ShapeDtypeStruct((context.classes,), jnp.int32), stored)
-  frozen = Frozen(
-    variables, **constants, actor={"params": pair.actor}, energy={"params": pair.energy}, labelled=labelled
-  )
   density = jax.tree.map(first, mixture_phase.shapes(context, settings.mixture))
-  frozen = frozen.replace(mixture=density)
+  frozen = Frozen(
+    variables,
+    **constants,
+    actor={"params": pair.actor},
+    energy={"params": pair.energy},
+    labelled=Labelled(whole, jax.ShapeDtypeStruct((context.classes,), jnp.int32), stored),
+    mixture=density,
+  )
   constraint = every.replace(
     energy_variables={"params": pair.energy},
     actor_variables={"params": pair.actor},

@@ -83,6 +83,9 @@ class Constraint:
 
   __rmul__ = __mul__
 
+  def __bool__(self) -> bool:
+    raise TypeError("a constraint is neither true nor false; join constraints by &, | and ~, not by and, or and not")
+
 
 @struct.dataclass
 class Learnt(Constraint):
@@ -234,41 +237,10 @@ class Others(Any):
 
 
 @struct.dataclass
-class Weighted(Constraint):
-  """The same constraint with `weight` times its energy."""
+class _Wrapped(Constraint):
+  """Another constraint, of which a subclass changes some answers."""
 
   constraint: Constraint
-  weight: float = struct.field(pytree_node=False)
-
-  def energy(self, latents: jax.Array) -> jax.Array:
-    return self.weight * self.constraint.energy(latents)
-
-  def holds(self, latents: jax.Array) -> jax.Array:
-    return self.constraint.holds(latents)
-
-  def logits(self, latents: jax.Array) -> jax.Array:
-    return self.constraint.logits(latents)
-
-  def propose(self, latents: jax.Array) -> jax.Array:
-    return self.constraint.propose(latents)
-
-  def allowed(self, classes: int) -> jax.Array:
-    return self.constraint.allowed(classes)
-
-  def guidance(self, latents: jax.Array) -> jax.Array | None:
-    energy = self.constraint.guidance(latents)
-    return None if energy is None else self.weight * energy
-
-  def __invert__(self) -> Constraint:
-    return Weighted(~self.constraint, self.weight)
-
-
-@struct.dataclass
-class Drawable(Constraint):
-  """The same constraint, with the mixture that its samples may be drawn from."""
-
-  constraint: Constraint
-  mixture: Mixture
 
   def energy(self, latents: jax.Array) -> jax.Array:
     return self.constraint.energy(latents)
@@ -290,3 +262,24 @@ class Drawable(Constraint):
 
   def __invert__(self) -> Constraint:
     return self.replace(constraint=~self.constraint)
+
+
+@struct.dataclass
+class Weighted(_Wrapped):
+  """The same constraint with `weight` times its energy."""
+
+  weight: float = struct.field(pytree_node=False)
+
+  def energy(self, latents: jax.Array) -> jax.Array:
+    return self.weight * self.constraint.energy(latents)
+
+  def guidance(self, latents: jax.Array) -> jax.Array | None:
+    energy = self.constraint.guidance(latents)
+    return None if energy is None else self.weight * energy
+
+
+@struct.dataclass
+class Drawable(_Wrapped):
+  """The same constraint, with the mixture that its samples may be drawn from."""
+
+  mixture: Mixture

@@ -81,7 +81,7 @@ class Fitted:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """What validation images chose.
+  """Records the choice of the validation images.
 
   Attributes:
     components: of a class that has images enough.

@@ -132,19 +132,30 @@ def change(test_set: TestSet) -> Change:
 def _corrupt(
   every: tuple[corruptions.Corruption, ...], stored: Callable[[jax.Array], jax.Array]
 ) -> Callable[..., jax.Array]:
-  """Gives one function for all corruptions and severities of a family, to compile once; `stored` makes them uint8."""
+  """Gives one function for all corruptions and severities of a family, to compile once; `stored` makes them uint8.
+
+  Corruptions that take larger images only are left out of the program; `check_fit` refuses them.
+  """
 
   @jax.jit
   def corrupt(key, rows, images, corruption, severity):
+    side = min(images.shape[1:3])
+    fitting = [function if corruptions.least_side_of(function) <= side else _left_out for function in every]
+
     def one(row_and_image):
       row, image = row_and_image
       unit = ranges.to_unit(image)[None]
-      return stored(jax.lax.switch(corruption, every, jax.random.fold_in(key, row), unit, severity)[0])
+      return stored(jax.lax.switch(corruption, fitting, jax.random.fold_in(key, row), unit, severity)[0])
 
     size = _PART if parallel.on_cpu() else len(images)
     return jax.lax.map(one, (rows, images), batch_size=size)
 
   return corrupt
+
+
+def _left_out(key, images, severity):
+  del key, severity
+  return images
 
 
 def _normal(key, rows, images):

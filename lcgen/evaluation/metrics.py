@@ -170,7 +170,7 @@ def _every(features: jax.Array) -> jax.Array:
   return jnp.ones(len(features), bool)
 
 
-@register("diversity", undefined="the real images of a class are all alike, or there are none")
+@register("diversity", undefined="the real images of a class are all alike, there are none, or features are not finite")
 def diversity(sets: FeatureSets) -> jax.Array:
   """Computes the spread of the features within a target, relative to that of test images."""
   spread = functools.partial(distances.within_class_spread, classes=sets.classes)
@@ -212,7 +212,10 @@ def coverage(sets: FeatureSets) -> jax.Array:
   return sets.neighbourhood["coverage"]
 
 
-@register("novelty", undefined="most test images are copies of training images, or there are none to compare with")
+@register(
+  "novelty",
+  undefined="most test images are copies of training images, there are none to compare with, or features are not finite",
+)
 def novelty(sets: FeatureSets) -> jax.Array:
   """Computes the median distance to the nearest training image over that of test images; far below 1 means copies."""
   if not len(sets.train):

@@ -261,7 +261,7 @@ class SampleScorer:
       if images.shape[1]:
         seen, logits = self._look(self._judged.variables, images)
         features.append(seen)
-        hits.append(np.asarray(verdicts(images, logits, index)))
+        hits.append(_of_finite(images, verdicts(images, logits, index)))
       else:  # no real image of this class is left
         hits.append(np.zeros(images.shape[:2], bool))
     sizes = [hit.shape[1] for hit in hits]
@@ -327,8 +327,10 @@ class SampleScorer:
       return moved.latents, moved.distance
 
     def judged(latents, distance):
-      _, logits = self._look(self._judged.variables, self._decode(latents, self._frozen))
-      return (np.asarray(logits).argmax(axis=-1) == wanted).mean(axis=1).tolist(), distance.mean(axis=1).tolist()
+      images = self._decode(latents, self._frozen)
+      _, logits = self._look(self._judged.variables, images)
+      hits = _of_finite(images, np.asarray(logits).argmax(axis=-1) == wanted)
+      return hits.mean(axis=1).tolist(), distance.mean(axis=1).tolist()
 
     encoded = self._encode(self._frozen, {"image": jnp.asarray(test.images[rows])})
     distance_weights = sorted({*_DISTANCE_WEIGHTS, settings.distance_weight})
@@ -361,6 +363,11 @@ class SampleScorer:
 def _some(split: sources.Split) -> sources.Split:
   """Picks at most `_MOST` images, which stand for all."""
   return split if len(split) <= _MOST else split.take(picking.pick(split.labels, _MOST))
+
+
+def _of_finite(images: jax.Array, hits: np.ndarray) -> np.ndarray:
+  """Gives verdicts on images `[S, B, H, W, C]` as numbers; an image that is not finite has none, and so NaN."""
+  return np.where(jnp.isfinite(images).all(axis=(2, 3, 4)), hits, np.nan)
 
 
 def _means(parts: np.ndarray) -> list[float]:

@@ -17,9 +17,11 @@ BASELINE, METHOD, CONTROL, AUGMENTATION = "baseline", "method", "control", "augm
 PRIOR, REAL, RECONSTRUCTED = "prior", "real", "reconstructed"  # rows of samples that are no sampler's
 
 _REASONS = {  # why scores can be undefined that are no metrics
-  "conditional_accuracy": "there is no image to be like",
-  "conditional_accuracy_by_class": "no image of this class is left",
+  "conditional_accuracy": "there is no image to be like, or samples are not finite",
+  "conditional_accuracy_by_class": "no image of this class is left, or samples are not finite",
   "accepted": "there is no image to be like",
+  "success": "edits are not finite",
+  "moved": "latents are not finite",
   "relative": "the accuracy on clean images is 0",
 }
 

@@ -16,7 +16,7 @@ from tests.support.untrained import init_of, tools_of
 
 SIZE, CLASSES, KEYS, SHARE = 16, 4, 64, 0.25
 LIMIT = ranges.MODEL_LIMIT
-# Of the stored images; the first lies in no class, and stands where tables are filled up.
+# Rows of the stored images by class; row 0 lies in no class, and stands where tables are filled up.
 MEMBERS = ((4, 8, 12, 16), (5,), (6, 10, 14, 18, 22, 26), (7, 11))
 
 

@@ -385,8 +385,7 @@ def test_only_the_pool_is_looked_at(frozen, compare):
     images[poisoned], labels[poisoned] = 255 - images[poisoned], (labels[poisoned] + 1) % CLASSES
     compared, trainer = compare(workdir, sources.Split(images, labels), folder="some/classifier", pool=pool)
     variables = compared.train(["none", "duplicate"], restricted, half)
-    assert folders(trainer) == ["some"]
-    assert [path.name for path in (trainer.workdir / "checkpoints" / "some").iterdir()] == ["classifier"]
+    assert [path.name for path in (trainer.workdir / "checkpoints").glob("*/*")] == ["classifier"]
     return variables
 
   def of_seed(variables, index):

@@ -45,7 +45,7 @@ def picture(levels):
 
 
 def apply(levels, cases):
-  """What the operations make of levels, with a `(name, strength)` for each image."""
+  """Applies the operations to levels, with a `(name, strength)` for each image."""
   spare = ROOM - len(cases)
   names, strengths = zip(*cases, *[("identity", 0)] * spare, strict=True)
   operations = jnp.array([ops.OPERATIONS.index(name) for name in names])

@@ -386,9 +386,8 @@ print(request.workdir, request.stage, request.config.data.source, request.config
 
 def test_flags_that_stand_in_a_file(ask, tmp_path):
   file = tmp_path / "flags.txt"
-  file.write_text(
-    f"# a comment\n--config=configs/mnist5k.py:smoke\n--config.seeds=4\n--workdir={tmp_path}\n--stage=data\n"
-  )
+  lines = ("# a comment", "--config=configs/mnist5k.py:smoke", "--config.seeds=4", f"--workdir={tmp_path}")
+  file.write_text("\n".join((*lines, "--stage=data", "")))
   code, request, stderr = ask(f"--flagfile={file}", "--config.vae.epochs=7")
   assert (code, stderr) == (0, "")
   values = request["config"]

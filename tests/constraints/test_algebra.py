@@ -264,3 +264,9 @@ def test_constraints_of_all_seeds_go_through_vmap():
     for actual, alone in zip(together, answers(own, latents[index]), strict=True):
       np.testing.assert_allclose(actual[index], alone, rtol=1e-5, atol=1e-5)
   assert not np.allclose(together[0][0], together[0][1])
+
+
+@pytest.mark.parametrize("join", [lambda a, b: a and b, lambda a, b: a or b, lambda a, b: not a])
+def test_python_s_own_words_do_not_join_constraints(join):
+  with pytest.raises(TypeError, match=r"join constraints by &, \| and ~"):
+    join(learnt([1, 0]), learnt([0, 1]))

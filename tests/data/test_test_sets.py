@@ -151,6 +151,18 @@ def test_every_corruption_states_its_least_size_which_is_checked_before_training
       test_sets.check_fit(wanted, facts(*shape), "")
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (4, 1), (2, 2), (2, 28)])
+@pytest.mark.parametrize("family", test_sets.GENERATED)
+def test_what_passes_the_check_can_be_made_though_others_of_the_family_need_larger_images(family, shape):
+  fit = [part for part, function in test_sets.GENERATED[family].items() if function.least_side <= min(shape)]
+  assert fit
+  images = np.zeros((2, *shape, 1), np.uint8)
+  for part in fit:
+    one = test_sets.TestSet(family, part, 1)
+    made = jax.eval_shape(test_sets.change(one), test_sets.key(one), np.arange(2), images)
+    assert (made.shape, made.dtype) == (images.shape, np.uint8)
+
+
 def test_generated_sets_are_stored_as_the_published_ones():
   """CIFAR-10-C is truncated, but where another program had rounded it; MNIST-C is rounded. Whole levels stay."""
   levels = np.arange(8 * 8 * 3 * 4, dtype=np.uint8).reshape(4, 8, 8, 3)

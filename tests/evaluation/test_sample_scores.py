@@ -219,9 +219,16 @@ def test_a_registered_metric_of_features_is_a_score_of_every_sampler(scorer):
   for sets in asked:
     assert sets.samples.shape[0] == len(sets.targets) == 2 * 8
     assert (sets.classes, len(sets.real), len(sets.test)) == (2, 40, 40)
-  # Of 8 images of each class 3 are validation images, and 5 are training images, which are no copies of themselves.
+  # Each class has 3 validation images, and 5 training images, which are no copies of themselves.
   assert [len(sets.train) for sets in asked] == [80, 80, 80, 80, 70, 70, 80, 80]
   for sets in asked:
     np.testing.assert_array_equal(sets.targets, np.repeat([0, 1], 8))
   assert "largest" not in metrics.METRICS
   assert "largest" not in compared(scorer)
+
+
+def test_an_image_that_is_not_finite_has_no_verdict():
+  images = np.zeros((2, 3, 4, 4, 1), np.float32)
+  images[1, 2, 0, 0, 0] = np.nan
+  found = sample_scores._of_finite(jnp.asarray(images), np.ones((2, 3), bool))
+  np.testing.assert_array_equal(found, [[1, 1, 1], [1, 1, np.nan]])

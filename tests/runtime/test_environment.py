@@ -1,4 +1,4 @@
-"""What JAX is told by the environment: a sentence at once where lcgen cannot work with it."""
+"""Refuses in a sentence what the environment tells JAX, where lcgen cannot work with it."""
 
 import os
 import subprocess
