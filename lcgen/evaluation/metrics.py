@@ -214,7 +214,7 @@ def coverage(sets: FeatureSets) -> jax.Array:
 
 @register(
   "novelty",
-  undefined="most test images are copies of training images, there are none to compare with, or features are not finite",
+  undefined="most test images are copies of training images, there are none, or a feature is not finite",
 )
 def novelty(sets: FeatureSets) -> jax.Array:
   """Computes the median distance to the nearest training image over that of test images; far below 1 means copies."""
