@@ -51,8 +51,7 @@ def test_files_are_strict_json_and_null_becomes_nan(path):
   text = json.loads(path.read_text(), parse_constant=refuse)
   assert text["samples"]["actor"]["diversity"] == [None, None]
   assert text["undefined"] == {
-    "samples actor diversity": "the real images of a class are all alike, there are none, "
-    "or features are not finite",
+    "samples actor diversity": "the real images of a class are all alike, there are none, or features are not finite",
     "arms none test nll": "not a number",
   }
   read = stored.read(path)
