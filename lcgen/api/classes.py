@@ -1,4 +1,4 @@
-"""Tells the names of classes from their indices: a text is a name, a whole number an index."""
+"""Tells the names of classes from their indices: a text is a name, a whole number an index, as `classify` gives it."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def indices(wanted: Sequence[int] | Sequence[str], names: Sequence[str]) -> np.n
     names: names of the classes 0, 1, ...
 
   Raises:
-    ValueError: if there is no such class, or a number is the index of one class and the name of another.
+    ValueError: if there is no such class.
   """
   if len({isinstance(label, str) for label in wanted}) > 1:
     raise ValueError(f"labels {wanted!r}: give names or indices, not both")
@@ -25,13 +25,6 @@ def indices(wanted: Sequence[int] | Sequence[str], names: Sequence[str]) -> np.n
   whole = labels.ndim == 1 and len(labels) > 0 and np.issubdtype(labels.dtype, np.integer)
   if not whole or not ((0 <= labels) & (labels <= last)).all():
     raise ValueError(f"labels {labels!r}: must be one or more names of classes, or whole numbers from 0 to {last}")
-  for label in np.unique(labels).tolist():
-    others = [name for name in names if name.isdecimal() and int(name) == label and name != names[label]]
-    if others:
-      raise ValueError(
-        f"label {label}: is the index of class {names[label]!r}, and there is a class {others[0]!r}; write the name as "
-        f"a text, {others[0]!r} or {names[label]!r}"
-      )
   return labels.astype(np.int32)
 
 

@@ -1,6 +1,7 @@
 """A trained run in Python, as `lcgen.load` opens it."""
 
 import functools
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from lcgen.api import classes
+from lcgen.api import arguments, classes
 from lcgen.api.samples import Samples
 from lcgen.classifiers import arm_phase, judge_phase
 from lcgen.config import Config
@@ -21,7 +22,7 @@ from lcgen.constraints.settings import ConstraintSettings
 from lcgen.data import checks, pictures, ranges, sources
 from lcgen.generator import statistics
 from lcgen.generator.frozen import Frozen, decode
-from lcgen.runtime import fields, registry
+from lcgen.runtime import fields, memory, registry
 from lcgen.training.context import Context
 from lcgen.training.trainer import Trainer
 
@@ -89,13 +90,10 @@ class Run:
     """Decodes latents `[N, L]` to images `[N, H, W, C]`, with pixel values fitted to the data's.
 
     Raises:
-      ValueError: if the latents have another size.
+      ValueError: if the latents have another size, are none, or are not finite.
     """
-    latents = jnp.asarray(latents, jnp.float32)
-    size = self._context.generator.latent_dim
-    if latents.ndim != 2 or latents.shape[1] != size:
-      raise ValueError(f"latents of shape {latents.shape}: must be [N, {size}]")
-    return self._decode(latents, self._pick(self._frozen, replica))
+    given = arguments.latents(latents, self._context.generator.latent_dim)
+    return self._decode(given, self._pick(self._frozen, replica))
 
   def label(self, label: int | str) -> Learnt:
     """Returns the constraint that an image belongs to a class (Eq. 2's critic, conditioned on the label).
@@ -104,7 +102,7 @@ class Run:
       label: name or index of the class.
 
     Raises:
-      ValueError: if there is no such class, or a number is the index of one class and the name of another.
+      ValueError: if there is no such class.
       InputError: if phase 2 is not trained.
     """
     return self._labelled(classes.indices([label], self.class_names)[0])
@@ -162,41 +160,57 @@ class Run:
     return self._constraint(learnt.pair, learning.HOLDS, "rule")
 
   def sample(
-    self, wish: Wish, method: str | int = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
+    self,
+    wish: Wish,
+    how: str | int | None = None,
+    *,
+    method: str | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    replica: int = 0,
   ) -> np.ndarray:
     """Draws images for which a wish holds, in [0, 1], `[N, H, W, C]`; see `draw`."""
-    return self.draw(wish, method, count=count, seed=seed, replica=replica).images
+    return self.draw(wish, how, method=method, count=count, seed=seed, replica=replica).images
 
   def draw(
-    self, wish: Wish, method: str | int = "refine", *, count: int | None = None, seed: int = 0, replica: int = 0
+    self,
+    wish: Wish,
+    how: str | int | None = None,
+    *,
+    method: str | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    replica: int = 0,
   ) -> Samples:
     """Draws samples for which a wish holds, from draws z of the prior, with their certificates.
 
     Args:
       wish: a class, a sequence of classes with one for each sample, or a constraint.
-      method: the sampler, with the settings of the config's section `sample`. `"actor"`: G(z, y) (Eq. 5).
+      how: the method if it is a text, the count if it is a whole number: `draw(3, 20)`, `draw(3, "actor")`.
+      method: the sampler, by default `"refine"`, with the settings of `config.sample`. `"actor"`: G(z, y) (Eq. 5).
         `"optimize"`: Adam on z. `"langevin"`: noisy gradient steps on z. `"refine"`: the actor's proposal, a few
         Langevin steps, and another draw for latents that the critics refuse. `"mixture"`: z moved to a component of
-        the class's mixture. `"flow"`: z moved along its flow, guided by rules. A whole number here is the count.
+        the class's mixture. `"flow"`: z moved along its flow, guided by rules. Both draw again as `"refine"` does.
       count: number of samples for one label or for a constraint, by default 1; not for a sequence of labels.
       seed: decides the draws, from 0 to 2**32 - 1.
       replica: which of the seeds, counted from 0.
 
     Raises:
       ValueError: if a label or the sampler does not exist, the count is below 1, or the seed is out of range.
+      InputError: if samples are not finite, because settings are too large, or do not fit the memory.
     """
-    if count is None and isinstance(method, int | np.integer) and not isinstance(method, bool):
-      method, count = "refine", method
-    if method not in self._moves:
+    method, count = arguments.method_and_count(how, method, count)
+    if not isinstance(method, str) or method not in self._moves:
       near = registry.nearest(str(method), self._moves)
       raise ValueError(f"method {method!r}: there are {', '.join(self._moves)}{near}")
     constraint, labels = self._wanted(wish, count)
-    if not isinstance(seed, int | np.integer) or not 0 <= seed <= fields.MOST_SEED:
+    if not arguments.is_whole(seed) or not 0 <= seed <= fields.MOST_SEED:
       raise ValueError(f"seed={seed}: must be a whole number from 0 to {fields.MOST_SEED}")
     prior_key, key = jax.random.split(jax.random.key(int(seed)))
     start = self._context.generator.prior(prior_key, len(labels))
     given = self._drawable(constraint, samplers.draws_from_mixture(method))
     moved = self._moves[method](key, self._pick(given, replica), start)
+    arguments.check_finite(moved, f"method {method!r}", f"sample.{method}")
     return self._certified(moved, constraint, labels, replica)
 
   def edit(
@@ -231,6 +245,7 @@ class Run:
     frozen = self._pick(self._frozen, replica)
     given = self._drawable(constraint, self._stored.config.edit.method != "adam")
     moved = self._edit(self._pick(given, replica), latents, frozen.posterior_scale, jnp.float32(weight))
+    arguments.check_finite(moved, "edits", "edit")
     return self._certified(moved, constraint, labels, replica)
 
   def interpolate(self, a: np.ndarray, b: np.ndarray, count: int = 8, replica: int = 0) -> np.ndarray:
@@ -269,8 +284,8 @@ class Run:
     Raises:
       ValueError: if the run has no such arm.
     """
-    if arm not in self.arms:
-      raise ValueError(f"arm {arm!r}: this run has {', '.join(self.arms)}{registry.nearest(arm, self.arms)}")
+    if not isinstance(arm, str) or arm not in self.arms:
+      raise ValueError(f"arm {arm!r}: this run has {', '.join(self.arms)}{registry.nearest(str(arm), self.arms)}")
     variables = self._pick(self._read(f"classifier/{arm}"), replica)
     return jax.nn.softmax(self._logits(variables, self._prepared(images)))
 
@@ -285,8 +300,10 @@ class Run:
     """Returns the constraint, and the label of each sample, -1 for none."""
     if isinstance(wish, Constraint) or np.ndim(wish) == 0:
       count = 1 if count is None else count
-      if not isinstance(count, int | np.integer) or count < 1:
-        raise ValueError(f"count={count}: must be a whole number of at least 1")
+      if not arguments.is_whole(count) or count < 1:
+        raise ValueError(f"count={count!r}: must be a whole number of at least 1")
+      samples = int(count) * 4 * (math.prod(self.image_shape) + 4 * self._context.generator.latent_dim)
+      memory.check_memory(f"count={count}: {count} samples at once", samples, "draw fewer at a time")
       if isinstance(wish, Constraint):
         return wish, np.full(count, -1, np.int32)
       wish, count = [wish] * count, None
@@ -356,8 +373,8 @@ class Run:
     return pictures.to_shape(np.asarray(images), height, width, sources.look(self._stored.config.data))
 
   def _pick(self, tree: Any, replica: int) -> Any:
-    if not 0 <= replica < self.replicas:
-      raise ValueError(f"replica {replica}: there are {self.replicas}, counted from 0")
+    if not arguments.is_whole(replica) or not 0 <= replica < self.replicas:
+      raise ValueError(f"replica {replica!r}: must be a whole number; there are {self.replicas}, counted from 0")
     return jax.tree.map(lambda leaf: leaf[replica], tree)
 
   def _pair(self, source: str = "") -> learning.Pair:

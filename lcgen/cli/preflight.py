@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import logging
+import math
 from collections.abc import Iterator
 
 import jax
@@ -158,6 +159,15 @@ def check_fit(config: configs.Config, context: Context) -> None:
   data = needed.pop("data")
   size, name = max((size, name) for name, size in needed.items())
   memory.check_memory(f"the data ({data:,} bytes) and the phase {name} ({size:,} bytes)", data + size)
+  _check_samples(config, context)
+
+
+def _check_samples(config: configs.Config, context: Context) -> None:
+  """Raises an InputError if the samples that are scored, of one class at once for all seeds, do not fit the memory."""
+  each = 4 * (math.prod(context.generator.image_shape) + 4 * context.generator.latent_dim)
+  count = config.evaluate.samples_per_class
+  needed = each * count * len(context.seeds)
+  memory.check_memory(f"config.evaluate.samples_per_class={count}", needed, "make it smaller")
 
 
 def _check_shares(settings: ClassifierSettings) -> None:

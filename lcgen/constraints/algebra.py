@@ -23,10 +23,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from lcgen.constraints.mixture import Mixture
 from lcgen.models import actor_critic, losses
+from lcgen.runtime import fields
 
 CERTAIN = 0.95  # the least probability of a class, among all classes of its critic, for a latent to belong to it
 
@@ -68,16 +70,18 @@ class Constraint:
     return self.energy(latents)
 
   def __and__(self, other: "Constraint") -> "Constraint":
-    return All((self, other))
+    return All((self, _checked(other)))
 
   def __or__(self, other: "Constraint") -> "Constraint":
-    return Any((self, other))
+    return Any((self, _checked(other)))
 
   def __invert__(self) -> "Constraint":
     raise NotImplementedError
 
   def __mul__(self, weight: float) -> "Constraint":
-    if not 0 < weight < float("inf"):
+    if isinstance(weight, bool) or not isinstance(weight, int | float | np.number):
+      raise TypeError(f"weight of type {type(weight).__name__}: must be a number; join constraints by & and |")
+    if not 0 < weight <= fields.LARGEST:
       raise ValueError(f"weight {weight}: must be a finite number above 0; ~constraint is the negation")
     return Weighted(self, float(weight))
 
@@ -85,6 +89,12 @@ class Constraint:
 
   def __bool__(self) -> bool:
     raise TypeError("a constraint is neither true nor false; join constraints by &, | and ~, not by and, or and not")
+
+
+def _checked(other: object) -> Constraint:
+  if not isinstance(other, Constraint):
+    raise TypeError(f"{other!r} is no constraint; write run.label(...) for a class")
+  return other
 
 
 @struct.dataclass
@@ -188,7 +198,7 @@ class All(_Several):
     return sum(found) if found else None
 
   def __and__(self, other: Constraint) -> Constraint:
-    return All((*self.parts, other))
+    return All((*self.parts, _checked(other)))
 
   def __invert__(self) -> Constraint:
     return Any(tuple(~part for part in self.parts))
@@ -221,7 +231,7 @@ class Any(_Several):
     return jnp.take_along_axis(proposals, nearest[None, :, None], axis=0)[0]
 
   def __or__(self, other: Constraint) -> Constraint:
-    return Any((*self.parts, other))
+    return Any((*self.parts, _checked(other)))
 
   def __invert__(self) -> Constraint:
     return All(tuple(~part for part in self.parts))

@@ -125,45 +125,83 @@ def langevin(key: jax.Array, constraint: Constraint, latents: jax.Array, setting
 def refine(
   key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Refine, *, prior: Prior
 ) -> Moved:
-  """Applies the actor, then Langevin steps, and draws again for the latents that the critics refuse.
+  """Applies the actor, then Langevin steps, and draws again for the latents that the critics refuse."""
+  return _redrawn(
+    lambda key, start: langevin(key, constraint, constraint.propose(start), settings).latents,
+    key,
+    constraint,
+    latents,
+    settings.rounds,
+    prior,
+  )
 
-  There are at most `rounds` draws in all, the given latents included. A latent that is refused every time keeps its
-  attempt of least energy.
-  """
+
+@register("mixture", own_settings.Mixture, redraws=True, of_mixture=True)
+def mixture(
+  key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Mixture, *, prior: Prior
+) -> Moved:
+  """Moves each draw to a component of a class that the constraint allows, and draws again for what critics refuse."""
 
   def attempt(key, start):
-    moved = langevin(key, constraint, constraint.propose(start), settings).latents
+    label_key, component_key = jax.random.split(key)
+    labels = _labels(label_key, constraint, start, "mixture")
+    return constraint.mixture.sample(component_key, labels, start)
+
+  return _redrawn(attempt, key, constraint, latents, settings.rounds, prior)
+
+
+@register("flow", own_settings.Flow, redraws=True, of_mixture=True)
+def flow(
+  key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Flow, *, prior: Prior
+) -> Moved:
+  """Moves each draw along the flow of a class that the constraint allows, guided by the energies of its rules.
+
+  It draws again for what critics refuse.
+  """
+  energy = None if constraint.guidance(latents) is None else constraint.guidance
+
+  def attempt(key, start):
+    labels = _labels(key, constraint, start, "flow")
+    return mixture_flow.flow(constraint.mixture, labels, settings.steps, energy, settings.guidance).forward(start)
+
+  return _redrawn(attempt, key, constraint, latents, settings.rounds, prior)
+
+
+def _redrawn(
+  attempt: Callable[[jax.Array, jax.Array], jax.Array],
+  key: jax.Array,
+  constraint: Constraint,
+  latents: jax.Array,
+  rounds: int,
+  prior: Prior,
+) -> Moved:
+  """Draws again for the latents that the critics refuse, `rounds` draws in all at most.
+
+  A latent that is refused every time keeps its attempt of least energy.
+
+  Args:
+    attempt: moves draws from the prior, `(key, [B, L]) -> [B, L]`.
+    key: of all rounds.
+    constraint: whose critics decide.
+    latents: the first draws, `[B, L]`.
+    rounds: most draws of each latent.
+    prior: `(key, count) -> latents`.
+  """
+
+  def judged(key, start):
+    moved = attempt(key, start)
     return Moved(moved, start), constraint.energy(moved), constraint.holds(moved)
 
   def another(carry):
     round_, kept, energy, accepted = carry
     prior_key, attempt_key = jax.random.split(jax.random.fold_in(key, round_))
-    moved, new_energy, new_accepted = attempt(attempt_key, prior(prior_key, len(latents)))
+    moved, new_energy, new_accepted = judged(attempt_key, prior(prior_key, len(latents)))
     better = ~accepted & (new_accepted | (new_energy < energy) | jnp.isnan(energy))
     kept = jax.tree.map(lambda new, old: jnp.where(better[:, None], new, old), moved, kept)
     return round_ + 1, kept, jnp.where(better, new_energy, energy), accepted | new_accepted
 
-  first = (jnp.int32(1), *attempt(jax.random.fold_in(key, 0), latents))
-  wanting = lambda carry: (carry[0] < settings.rounds) & ~carry[3].all()
-  return jax.lax.while_loop(wanting, another, first)[1]
-
-
-@register("mixture", own_settings.Mixture, of_mixture=True)
-def mixture(key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Mixture) -> Moved:
-  """Moves each draw to a component of a class that the constraint allows; takes no account of rules."""
-  del settings
-  label_key, component_key = jax.random.split(key)
-  labels = _labels(label_key, constraint, latents, "mixture")
-  return Moved(constraint.mixture.sample(component_key, labels, latents), latents)
-
-
-@register("flow", own_settings.Flow, of_mixture=True)
-def flow(key: jax.Array, constraint: Constraint, latents: jax.Array, settings: own_settings.Flow) -> Moved:
-  """Moves each draw along the flow of a class that the constraint allows, guided by the energies of its rules."""
-  labels = _labels(key, constraint, latents, "flow")
-  energy = None if constraint.guidance(latents) is None else constraint.guidance
-  own = mixture_flow.flow(constraint.mixture, labels, settings.steps, energy, settings.guidance)
-  return Moved(own.forward(latents), latents)
+  wanting = lambda carry: (carry[0] < rounds) & ~carry[3].all()
+  return jax.lax.while_loop(wanting, another, (jnp.int32(1), *judged(jax.random.fold_in(key, 0), latents)))[1]
 
 
 def _labels(key: jax.Array, constraint: Constraint, latents: jax.Array, name: str) -> jax.Array:

@@ -197,6 +197,8 @@ class Refine:
 class Mixture:
   """Sampling from the mixture of each class."""
 
+  rounds: int = field(3, at_least(1), "Most draws from the prior; each replaces the latents that the critics refuse.")
+
 
 @SAMPLERS.register("flow")
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +207,7 @@ class Flow:
 
   steps: int = field(10, at_least(1), "Steps of Heun's method, each two evaluations of the velocity.")
   guidance: float = field(5.0, non_negative, "Weight of the energies of rules in the velocity.")
+  rounds: int = field(3, at_least(1), "Most draws from the prior; each replaces the latents that the critics refuse.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +220,7 @@ class SampleSettings:
   optimize: Optimize = section(Optimize)
   langevin: Langevin = section(Langevin)
   refine: Refine = section(Refine)
+  mixture: Mixture = section(Mixture)
   flow: Flow = section(Flow)
 
 

@@ -64,11 +64,14 @@ def added_bytes(compiled: jax.stages.Compiled) -> int:
   return memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
 
 
-def check_memory(what: str, needed: int) -> None:
-  """Raises an InputError if fewer than `needed` bytes are free on a device."""
+_LARGE_RUN = (
+  "use more devices, fewer --config.seeds, smaller batches or networks, --config.data.train_limit or a smaller "
+  "--config.train.chunk_steps"
+)
+
+
+def check_memory(what: str, needed: int, way_out: str = _LARGE_RUN) -> None:
+  """Raises an InputError with a way out if fewer than `needed` bytes are free on a device."""
   free = free_memory()
   if free is not None and needed > free:
-    raise errors.InputError(
-      f"{what}: {needed:,} bytes are needed and {free:,} are free on a device; use more devices, fewer --config.seeds, "
-      "smaller batches or networks, --config.data.train_limit or a smaller --config.train.chunk_steps"
-    )
+    raise errors.InputError(f"{what}: {needed:,} bytes are needed and {free:,} are free on a device; {way_out}")

@@ -20,6 +20,8 @@ def expanded(given: epath.PathLike, name: str) -> epath.Path:
   Raises:
     InputError: if there is no such user, or the storage of an address such as `gs://bucket/run` cannot be reached.
   """
+  if not isinstance(given, str | os.PathLike):
+    raise errors.InputError(f"{name}={given!r}: must be a path")
   scheme, slashes, _ = os.fspath(given).partition("://")
   if slashes:
     return _reached(given, scheme, name)

@@ -1,6 +1,7 @@
 """The flow of a mixture: its velocity against the score of the density, its ends, its way back, and guidance."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from lcgen.constraints import algebra, samplers
 from lcgen.constraints.mixture import Mixture
 from lcgen.constraints.mixture_flow import flow
 from lcgen.constraints.settings import Flow
+from lcgen.generator import base
 
 CLASSES, COMPONENTS, LATENTS = 3, 3, 4
 
@@ -39,6 +41,7 @@ def mixture():
 
 
 LABELS = np.arange(60) % CLASSES
+PRIOR = functools.partial(base.prior, latent_dim=LATENTS)
 DRAWS = np.random.default_rng(1).normal(size=(60, LATENTS)).astype(np.float32)
 
 
@@ -92,6 +95,9 @@ class Above(algebra.Constraint):
   def energy(self, latents):
     return jax.nn.softplus(4 * (1.5 - latents[:, 0]))
 
+  def holds(self, latents):
+    return latents[:, 0] > 1.5
+
 
 def test_guidance_moves_samples_to_where_the_energy_is_low(mixture):
   energy = Above().energy
@@ -104,13 +110,14 @@ def test_guidance_moves_samples_to_where_the_energy_is_low(mixture):
 
 
 def test_the_sampler_guides_by_what_classes_do_not_hold(mixture):
-  label = algebra.Learnt(None, None, {}, {}, jnp.eye(CLASSES)[1])
-  draw = functools.partial(samplers.flow, jax.random.key(0), latents=DRAWS)
-  plain = draw(algebra.Drawable(label, mixture), settings=Flow(steps=20))
+  critic = types.SimpleNamespace(apply=lambda variables, z, condition: jnp.zeros(len(z)))
+  label = algebra.Learnt(critic, None, {}, {}, jnp.eye(CLASSES)[1])
+  draw = functools.partial(samplers.flow, jax.random.key(0), latents=DRAWS, prior=PRIOR)
+  plain = draw(algebra.Drawable(label, mixture), settings=Flow(steps=20, rounds=1))
   np.testing.assert_allclose(plain.latents, flow(mixture, np.ones(60, int), 20).forward(DRAWS), atol=1e-5)
   np.testing.assert_array_equal(plain.start, DRAWS)
   wish = algebra.Drawable(label & Above(), mixture)
-  guided = draw(wish, settings=Flow(steps=20, guidance=2.0))
+  guided = draw(wish, settings=Flow(steps=20, guidance=2.0, rounds=1))
   expected = flow(mixture, np.ones(60, int), 20, Above().energy, 2.0).forward(DRAWS)
   np.testing.assert_allclose(guided.latents, expected, atol=1e-5)
   assert guided.latents[:, 0].mean() > plain.latents[:, 0].mean() + 0.2

@@ -1,6 +1,7 @@
 """The mixture of a small model: fitted once for every seed, kept, and drawn from by constraints."""
 
 import dataclasses
+import functools
 import types
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from lcgen.constraints import algebra, mixture, mixture_fit, mixture_phase, samplers
 from lcgen.constraints.settings import Mixture, MixtureSettings, SampleSettings
 from lcgen.data import sources
+from lcgen.generator import base
 from lcgen.models import actor_critic
 from lcgen.runtime import errors
 from lcgen.training import checkpoint
@@ -131,10 +133,12 @@ def far(classes=4):
 
 
 def learnt(condition, kind=""):
-  """The constraint of a class, without networks: drawing asks none."""
-  return algebra.Learnt(None, None, {}, {}, jnp.asarray(condition, jnp.float32), kind=kind)
+  """The constraint of a class, whose critic is undecided everywhere."""
+  critic = types.SimpleNamespace(apply=lambda variables, z, condition: jnp.zeros(len(z)))
+  return algebra.Learnt(critic, None, {}, {}, jnp.asarray(condition, jnp.float32), kind=kind)
 
 
+PRIOR = functools.partial(base.prior, latent_dim=4)
 A, B, C, D = (learnt(np.eye(4)[k]) for k in range(4))
 RULE, REAL = learnt([0, 1], "rule"), learnt([1], "realism")
 DRAWN = {  # wish: share of each class among its samples
@@ -154,7 +158,8 @@ DRAWN = {  # wish: share of each class among its samples
 def test_samples_come_from_the_classes_that_a_constraint_allows(name):
   constraint, shares = DRAWN[name]
   latents = np.random.default_rng(0).normal(size=(6000, 4)).astype(np.float32)
-  moved = samplers.mixture(jax.random.key(0), algebra.Drawable(constraint, far()), latents, Mixture())
+  drawable = algebra.Drawable(constraint, far())
+  moved = samplers.mixture(jax.random.key(0), drawable, latents, Mixture(rounds=1), prior=PRIOR)
   labels = np.round(np.asarray(moved.latents[:, 0]) / 10).astype(int)
   np.testing.assert_allclose(np.bincount(labels, minlength=4) / 6000, shares, atol=5 * np.sqrt(0.25 / 6000))
   np.testing.assert_array_equal(moved.start, latents)
@@ -179,7 +184,7 @@ def test_guidance_is_asked_of_what_classes_do_not_hold():
 
 def test_a_constraint_without_a_mixture_is_refused():
   with pytest.raises(errors.InputError, match="sampler mixture: the constraint has no mixture"):
-    samplers.mixture(jax.random.key(0), A, jnp.zeros((2, 4)), Mixture())
+    samplers.mixture(jax.random.key(0), A, jnp.zeros((2, 4)), Mixture(), prior=PRIOR)
 
 
 def test_a_drawable_constraint_answers_as_the_constraint_does():

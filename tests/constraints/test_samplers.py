@@ -9,7 +9,7 @@ from flax import struct
 from scipy import optimize as scipy_optimize
 
 from lcgen.constraints import algebra, mixture, samplers
-from lcgen.constraints.settings import Actor, EditSettings, Langevin, Optimize, Refine, SampleSettings
+from lcgen.constraints.settings import Actor, EditSettings, Flow, Langevin, Mixture, Optimize, Refine, SampleSettings
 from lcgen.generator import base
 
 KEY = jax.random.key(0)
@@ -176,7 +176,11 @@ def test_refine_takes_langevin_steps_from_the_proposals():
 
 
 SETTINGS = SampleSettings(
-  optimize=Optimize(3, 0.1), langevin=Langevin(3, 0.1, 0.1), refine=Refine(3, 0.1, 0.1, rounds=1)
+  optimize=Optimize(3, 0.1),
+  langevin=Langevin(3, 0.1, 0.1),
+  refine=Refine(3, 0.1, 0.1, rounds=1),
+  mixture=Mixture(rounds=1),
+  flow=Flow(rounds=1),
 )
 NEAR = mixture.Mixture(  # two components about the centre of the bowls
   jnp.zeros(1),
@@ -196,6 +200,25 @@ def test_methods_are_called_alike_and_compile(name):
   assert np.all(moved.latents == other.latents) == (name in ("actor", "optimize", "flow"))
   np.testing.assert_array_equal(moved.start, LATENTS)
   assert np.all(constraint.energy(moved.latents) < constraint.energy(moved.start))
+
+
+@pytest.mark.parametrize("name", ["mixture", "flow"])
+def test_samplers_of_the_mixture_draw_again_for_what_critics_refuse(name):
+  """The mixture has a component where the constraint holds and one where it does not."""
+  held = NEAR.replace(means=jnp.asarray(CENTRE, jnp.float32)[None, None] + jnp.array([[[0.0], [-9.0]]]))
+  constraint = algebra.Drawable(bowl(0, 0, 0), held)
+
+  def drawn(rounds):
+    settings = dataclasses.replace(SETTINGS, **{name: dataclasses.replace(getattr(SETTINGS, name), rounds=rounds)})
+    moved = samplers.bind(settings, prior)[name](jax.random.key(0), constraint, LATENTS)
+    return moved, np.asarray(constraint.holds(moved.latents))
+
+  (first, accepted), (again, later) = drawn(1), drawn(12)
+  assert 0 < accepted.mean() < 0.9
+  assert later.all()
+  np.testing.assert_array_equal(again.latents[accepted], first.latents[accepted])
+  np.testing.assert_array_equal(again.start[accepted], LATENTS[accepted])
+  assert not (again.start[~accepted] == LATENTS[~accepted]).all()
 
 
 SCALE = np.float32([0.5, 1.0, 2.0])
