@@ -61,6 +61,6 @@ def check_finite(moved: samplers.Moved, what: str, section: str) -> None:
   """
   if lost := int((~jnp.isfinite(moved.distance)).sum()):
     raise errors.InputError(
-      f"{what}: {lost} of {len(moved.latents)} samples are lost in infinity; make the settings of config.{section} or the "
+      f"{what}: {lost} of {len(moved.latents)} samples are lost in infinity; make config.{section} or the "
       "weights of the wish smaller"
     )

@@ -73,7 +73,7 @@ def test_settings_that_lead_nowhere_are_named_and_not_the_images(trained):
   other._stored = types.SimpleNamespace(config=config, constraint=trained._stored.constraint)
   other.__dict__.pop("_moves", None)
   with pytest.raises(
-    errors.InputError, match=r"method 'langevin': .* are lost in infinity; make the settings of config.sample"
+    errors.InputError, match=r"method 'langevin': .* are lost in infinity; make config.sample.langevin"
   ):
     other.draw(3, "langevin")
 
